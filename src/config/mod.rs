@@ -1,0 +1,286 @@
+//! The configuration after it was read and checked: every value here can be used without looking at it again.
+//!
+//! `raw` holds what a person writes, `load` turns it into a [`Config`] or into errors that show the line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::message::Lane;
+
+/// Everything that `outboxd.toml` can say.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub database: Database,
+    pub queue: Queue,
+    pub text: Text,
+    /// By name. At least one.
+    pub gateways: BTreeMap<String, Gateway>,
+    pub routing: Routing,
+    /// `None`: no listener for receipts.
+    pub callbacks: Option<Callbacks>,
+    pub log: Log,
+}
+
+/// A password or token. `Debug` and `Display` never show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Secret {
+        Secret(value.into())
+    }
+
+    /// The one way to see it: greppable.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+#[derive(Clone)]
+pub struct Database {
+    /// Parsed connection string, password included.
+    pub connect: tokio_postgres::Config,
+    /// The same without secrets, for messages.
+    pub shown: String,
+    /// Connections for reading, waves, records and receipts. The lock and LISTEN connections come on top.
+    pub pool_size: usize,
+    /// Limit for establishing a connection, and for one statement's answer.
+    pub timeout: Duration,
+    pub root_cert: Option<PathBuf>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("connect", &self.shown).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Queue {
+    pub wake: Wake,
+    /// Longest pause between two looks at the table.
+    pub poll_interval: Duration,
+    /// A leader that cannot confirm itself for this long stops sending, and a standby may take over.
+    pub lease: Duration,
+    /// Rows held in memory per gateway and lane.
+    pub lookahead: usize,
+    /// A row that is due longer than this is held for a person. `None`: never.
+    pub stale_after: Option<Duration>,
+    /// The same for the urgent lane, where old codes are worse than none.
+    pub stale_after_urgent: Option<Duration>,
+    /// How long a stopping daemon waits for answers to what it has sent.
+    pub shutdown_grace: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// Doorbell, unless `max_prepared_transactions` or a missing trigger speaks against it.
+    Auto,
+    Notify,
+    Poll,
+}
+
+#[derive(Debug, Clone)]
+pub struct Text {
+    /// Digits put before a national number, for example `353`.
+    pub default_country: Option<String>,
+    /// Digits that open a national number and fall away, usually `0`.
+    pub trunk_prefix: String,
+    /// Sender ID of rows that name none.
+    pub default_sender: Option<String>,
+    /// Longer texts are refused.
+    pub max_segments: i16,
+    /// Replace characters outside GSM 03.38 by near ones when the whole text then fits that alphabet.
+    pub transliterate: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    pub name: String,
+    pub dialect: Dialect,
+    /// Messages a second; `None`: as fast as the gateway answers.
+    pub rate: Option<f64>,
+    /// Requests under way at once.
+    pub concurrency: usize,
+    pub connect_timeout: Duration,
+    /// From the first byte of a request to the last byte of its answer.
+    pub request_timeout: Duration,
+    pub on_unknown: OnUnknown,
+    /// So many refusals in a row for the same reason, without a success between, stop the gateway.
+    pub stop_after_refusals: u32,
+    /// Failures in a row that open the breaker.
+    pub breaker_failures: u32,
+    /// First pause of an open breaker; it doubles up to `backoff_max`.
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+    /// HTTP CONNECT or SOCKS5 proxy; the environment's proxies are never used.
+    pub proxy: Option<Secret>,
+    /// PEM file with certificate authorities to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Plain HTTP to a host other than loopback must be asked for.
+    pub allow_http: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnknown {
+    Hold,
+    /// Queue it again once this much time has passed since the attempt (never less than lease + request timeout).
+    ResendAfter(Duration),
+}
+
+#[derive(Debug, Clone)]
+pub enum Dialect {
+    InteractsmsV2(InteractsmsV2),
+    InteractsmsV1(InteractsmsV1),
+    Http(Box<HttpTemplate>),
+}
+
+#[derive(Debug, Clone)]
+pub struct InteractsmsV2 {
+    /// `https://api.interactsms.com` unless a test says otherwise. No trailing slash.
+    pub api_url: String,
+    /// `https://auth.interactsms.com/token`.
+    pub token_url: String,
+    pub username: String,
+    pub password: Secret,
+    pub campaign_name: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct InteractsmsV1 {
+    /// Form: `https://secure.interactsms.com/api/v1/sendmessage.aspx`; JSON: `…/api/v1/sendmessage`.
+    pub url: String,
+    pub json: bool,
+    pub user: String,
+    pub password: Secret,
+    pub api_id: String,
+    /// The pages contradict each other: `NotifyID` (default for the form), `notify_id`, `NotifyId` (default for JSON).
+    pub notify_field: String,
+    /// What stands for a line break: `¬` by the documentation.
+    pub newline: Newline,
+    /// Charset of the form: the documentation does not say.
+    pub charset: Charset,
+    /// Answer codes other than 0, mapped by the operator; everything else is a refusal.
+    pub codes: BTreeMap<String, CodeClass>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Newline {
+    /// `¬` (U+00AC).
+    NotSign,
+    Keep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charset {
+    Utf8,
+    Latin1,
+}
+
+/// What an answer of the gateway means for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeClass {
+    Accepted,
+    Rejected,
+    Throttled,
+    Busy,
+    NoCredit,
+    Unauthorized,
+    Misconfigured,
+    Unknown,
+}
+
+/// Any other gateway, described by configuration.
+#[derive(Debug, Clone)]
+pub struct HttpTemplate {
+    pub method: HttpMethod,
+    /// May hold `{recipient}` and the other placeholders in its query, percent-encoded when filled in.
+    pub url: String,
+    pub headers: Vec<(String, Secret)>,
+    pub body: HttpBody,
+    pub basic_auth: Option<(String, Secret)>,
+    /// Rules are tried in this order; the first that matches decides. None matches: unknown for 2xx and 5xx,
+    /// rejected for 400 and 422, misconfigured for the other 3xx and 4xx.
+    pub rules: Vec<HttpRule>,
+    /// Where the gateway's message id stands.
+    pub message_id: Option<Extract>,
+    /// Where the reason of a refusal stands.
+    pub error: Option<Extract>,
+    /// Put `+` before the number.
+    pub plus: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpMethod {
+    Get,
+    Post,
+}
+
+#[derive(Debug, Clone)]
+pub enum HttpBody {
+    None,
+    /// Field name and value template.
+    Form(Vec<(String, Secret)>),
+    /// A JSON value whose string leaves are templates.
+    Json(serde_json::Value),
+}
+
+#[derive(Debug, Clone)]
+pub struct HttpRule {
+    /// Statuses from..=to.
+    pub status: (u16, u16),
+    /// The body must start so.
+    pub body_starts_with: Option<String>,
+    /// The value at this JSON pointer must equal this text.
+    pub json_equals: Option<(String, String)>,
+    pub class: CodeClass,
+}
+
+#[derive(Debug, Clone)]
+pub enum Extract {
+    /// JSON pointer, for example `/messages/0/id`.
+    JsonPointer(String),
+    /// Text after this marker up to white space or a quote.
+    After(String),
+    Body,
+}
+
+#[derive(Debug, Clone)]
+pub struct Routing {
+    pub default_gateway: String,
+    /// Longest matching prefix wins; a rule with a lane beats one without.
+    pub rules: Vec<RouteRule>,
+}
+
+#[derive(Debug, Clone)]
+pub struct RouteRule {
+    /// Digits that the international number starts with; empty: all.
+    pub prefix: String,
+    pub lane: Option<Lane>,
+    pub gateway: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Callbacks {
+    pub listen: SocketAddr,
+    /// Path under which the gateway posts, for example `/cb/4f2a…`; long and secret.
+    pub path: Secret,
+    /// Accepted as the secret half of `SMS-Verify`: client secret, account password, or both.
+    pub secrets: Vec<Secret>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// `info`, or a filter such as `outboxd=debug`.
+    pub filter: String,
+    pub json: bool,
+}
