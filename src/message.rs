@@ -148,7 +148,7 @@ impl fmt::Display for Status {
 /// Place of a row in its lane: rows are read in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// `send_after`, microseconds since 1970 by the database's clock.
+    /// `send_after`, microseconds as PostgreSQL counts them (since 2000; the extremes are its infinities).
     pub send_after_us: i64,
     pub id: MessageId,
 }
@@ -269,6 +269,10 @@ impl Nonce {
         self.0
     }
 
+    pub fn parse(text: &str) -> Option<Nonce> {
+        (text.len() == 8).then(|| parse_base32(text).map(Nonce))?
+    }
+
     /// Eight characters, as they stand in a NotifyId and in `outboxd.leader.nonce`.
     pub fn encode(self) -> String {
         let mut text = String::with_capacity(8);
@@ -312,8 +316,9 @@ impl NotifyRef {
             return None;
         }
         let attempt: AttemptNo = attempt.parse().ok().filter(|n| *n >= 1)?;
-        let id = i64::try_from(parse_base32(id)?).ok()?;
-        Some(NotifyRef { id: MessageId(id), nonce: Nonce(parse_base32(nonce)?), attempt })
+        // An application may bring negative ids; they travel as their bit pattern.
+        let id = parse_base32(id)?.cast_signed();
+        Some(NotifyRef { id: MessageId(id), nonce: Nonce::parse(nonce)?, attempt })
     }
 }
 
@@ -360,7 +365,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_notify_ref_survives_the_round_trip(id in 0_i64.., nonce in any::<u64>(), attempt in 1_i32..100_000) {
+        fn a_notify_ref_survives_the_round_trip(id in any::<i64>(), nonce in any::<u64>(), attempt in 1_i32..100_000) {
             let reference = NotifyRef { id: MessageId(id), nonce: Nonce::from_bits(nonce), attempt };
             let text = reference.encode();
             prop_assert!(text.len() <= 30, "{} is too long", text);

@@ -55,7 +55,23 @@ pub struct Database {
     pub pool_size: usize,
     /// Limit for establishing a connection, and for one statement's answer.
     pub timeout: Duration,
+    pub tls: Tls,
+    /// PEM file with the authorities to trust instead of the system's.
     pub root_cert: Option<PathBuf>,
+}
+
+/// How far the database server must prove who it is; libpq's `sslmode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    Disable,
+    /// Encrypted if the server offers it.
+    Prefer,
+    /// Encrypted, certificate not looked at.
+    Require,
+    /// The certificate must come from a trusted authority, whatever name it holds.
+    VerifyCa,
+    /// As before, and the name must be the host's.
+    VerifyFull,
 }
 
 impl fmt::Debug for Database {

@@ -1,0 +1,16 @@
+-- outboxd: control
+-- What a person may have asked for since we last looked.
+-- $1 epoch bigint
+-- Columns: leads boolean (the epoch is still ours), held, held_reason, resumed text[] (gateways to let try again).
+WITH resumed AS (
+    UPDATE outboxd.gateway AS g
+    SET resume_requested_at = NULL
+    WHERE g.resume_requested_at IS NOT NULL
+    RETURNING g.name
+)
+SELECT
+    l.epoch = $1,
+    l.held,
+    l.held_reason,
+    coalesce((SELECT array_agg(r.name) FROM resumed AS r), '{}')
+FROM outboxd.leader AS l

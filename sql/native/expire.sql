@@ -1,0 +1,23 @@
+-- outboxd: expire
+-- Ends rows whose expires_at passed while their gateway was not sending.
+-- $1 margin in seconds double precision: longer than any request takes, so that nothing under way is touched,
+-- $2 ids bigint[] that are in memory and looked after there
+-- Columns: id. Locks: at most 1,000 rows; skips locked ones. Called by sweep.
+UPDATE sms.outbox AS o
+SET status = 'expired',
+    final_at = now(),
+    error_code = 'expired',
+    error = 'expires_at passed before it could be sent'
+FROM (
+    SELECT e.id
+    FROM sms.outbox AS e
+    WHERE e.queued
+        AND e.expires_at IS NOT NULL
+        AND e.expires_at < now() - make_interval(secs => $1)
+        AND e.id <> ALL ($2::bigint[])
+    ORDER BY e.expires_at
+    LIMIT 1000
+    FOR NO KEY UPDATE SKIP LOCKED
+) AS due
+WHERE o.id = due.id
+RETURNING o.id

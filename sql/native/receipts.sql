@@ -1,0 +1,36 @@
+-- outboxd: receipts
+-- Moves messages to the state that their delivery receipt says. At most one entry a message.
+-- $1 ids bigint[], $2 attempts integer[], $3 nonces text[], $4 gateway_refs text[], $5 status text[]
+-- Columns: id of each row that changed.
+-- Locks: the rows, in id order.
+--
+-- A receipt fits when the row carries its reference; when the answer of that very attempt is not recorded yet (the
+-- nonce is the present leader's, or stands in an open wave); or when the attempt was given up and the message sent
+-- again. Anything else (repeated, foreign, of a message that has gone) changes nothing.
+UPDATE sms.outbox AS o
+SET status = r.status,
+    held = false,
+    attempts = greatest(o.attempts, r.attempt),
+    gateway_ref = r.gateway_ref,
+    final_at = now(),
+    error_code = CASE WHEN r.status = 'undelivered' THEN 'undelivered' END,
+    error = CASE WHEN r.status = 'undelivered' THEN 'the network could not deliver it to the handset' END
+FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::text[], $5::text[])
+    AS r(id, attempt, nonce, gateway_ref, status)
+WHERE o.id = r.id
+    AND outboxd.may_become(o.status, r.status)
+    AND (
+        o.gateway_ref = r.gateway_ref
+        OR (
+            o.status IN ('queued', 'cancelled')
+            AND o.attempts = r.attempt - 1
+            AND (
+                EXISTS (SELECT FROM outboxd.leader AS l WHERE l.nonce = r.nonce)
+                OR EXISTS (SELECT FROM outboxd.wave AS w WHERE w.nonce = r.nonce AND r.id = ANY (w.ids))
+            )
+        )
+        OR EXISTS (
+            SELECT FROM outboxd.attempt AS a WHERE a.message_id = o.id AND a.gateway_ref = r.gateway_ref
+        )
+    )
+RETURNING o.id

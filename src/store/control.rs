@@ -1,0 +1,137 @@
+//! What the daemon shows to people and hears from them through the database: heartbeat, alarms, gateways, hold and
+//! resume; and the register that the doorbell reads.
+
+use std::time::Duration;
+
+use crate::store::{Statement, Store, StoreError, column, statement};
+
+const HEARTBEAT: Statement = statement!("daemon/heartbeat");
+const FAREWELL: Statement = statement!("daemon/farewell");
+const CONTROL: Statement = statement!("daemon/control");
+const GATEWAY_STATE: Statement = statement!("daemon/gateway_state");
+const ALARM_OPEN: Statement = statement!("daemon/alarm_open");
+const ALARM_CLEAR: Statement = statement!("daemon/alarm_clear");
+const REGISTER: Statement = statement!("daemon/register");
+const SLEEP_BARRIER: Statement = statement!("daemon/sleep_barrier");
+const SLEEP_SETTLED: Statement = statement!("daemon/sleep_settled");
+
+/// Who a daemon is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Random name of this run.
+    pub instance: String,
+    pub host: String,
+    pub pid: i32,
+    pub version: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Leader,
+    Standby,
+}
+
+/// What a person may have asked for.
+#[derive(Debug)]
+pub struct Orders {
+    /// Our epoch is still the present one.
+    pub leads: bool,
+    pub held: bool,
+    pub held_reason: Option<String>,
+    /// Gateways that are to be tried again.
+    pub resumed: Vec<String>,
+}
+
+/// Marks the moment after which a transaction cannot have seen the register say "awake".
+#[derive(Debug)]
+pub struct SleepBarrier {
+    transaction: String,
+    holders: Vec<String>,
+}
+
+impl Store {
+    pub async fn heartbeat(&self, me: &Identity, role: Role, running: Duration) -> Result<(), StoreError> {
+        let role = match role {
+            Role::Leader => "leader",
+            Role::Standby => "standby",
+        };
+        self.query(
+            HEARTBEAT,
+            &[
+                /* instance */ &me.instance,
+                /* host */ &me.host,
+                /* pid */ &me.pid,
+                /* version */ &me.version,
+                /* role */ &role,
+                /* started */ &running.as_secs_f64(),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    pub async fn farewell(&self, me: &Identity) -> Result<(), StoreError> {
+        self.query(FAREWELL, &[/* instance */ &me.instance]).await?;
+        Ok(())
+    }
+
+    pub async fn orders(&self, epoch: i64) -> Result<Orders, StoreError> {
+        let row = self.query_one(CONTROL, &[/* epoch */ &epoch]).await?;
+        Ok(Orders {
+            leads: column(CONTROL, &row, 0)?,
+            held: column(CONTROL, &row, 1)?,
+            held_reason: column(CONTROL, &row, 2)?,
+            resumed: column(CONTROL, &row, 3)?,
+        })
+    }
+
+    /// `state`: open, waiting or stopped.
+    pub async fn show_gateway(
+        &self,
+        name: &str,
+        state: &'static str,
+        reason: Option<&str>,
+    ) -> Result<(), StoreError> {
+        self.query(GATEWAY_STATE, &[/* name */ &name, /* state */ &state, /* reason */ &reason]).await?;
+        Ok(())
+    }
+
+    pub async fn open_alarm(&self, code: &'static str, subject: &str, text: &str) -> Result<(), StoreError> {
+        self.query(ALARM_OPEN, &[/* code */ &code, /* subject */ &subject, /* text */ &text]).await?;
+        Ok(())
+    }
+
+    pub async fn clear_alarm(&self, code: &'static str, subject: &str) -> Result<(), StoreError> {
+        self.query(ALARM_CLEAR, &[/* code */ &code, /* subject */ &subject]).await?;
+        Ok(())
+    }
+
+    /// The doorbell stays silent for so long: we are looking anyway.
+    pub async fn register_awake(&self, for_at_most: Duration) -> Result<(), StoreError> {
+        self.query(REGISTER, &[/* sign */ &1_i64, /* seconds */ &for_at_most.as_secs_f64()]).await?;
+        Ok(())
+    }
+
+    /// The doorbell rings for so long.
+    pub async fn register_asleep(&self, for_at_most: Duration) -> Result<(), StoreError> {
+        self.query(REGISTER, &[/* sign */ &-1_i64, /* seconds */ &for_at_most.as_secs_f64()]).await?;
+        Ok(())
+    }
+
+    /// To be called after [`Store::register_asleep`] has returned.
+    pub async fn sleep_barrier(&self) -> Result<SleepBarrier, StoreError> {
+        let row = self.query_one(SLEEP_BARRIER, &[]).await?;
+        Ok(SleepBarrier {
+            transaction: column(SLEEP_BARRIER, &row, 0)?,
+            holders: column(SLEEP_BARRIER, &row, 1)?,
+        })
+    }
+
+    /// Once true, one more full look at the table finds everything that did not ring.
+    pub async fn sleep_settled(&self, barrier: &SleepBarrier) -> Result<bool, StoreError> {
+        let row = self
+            .query_one(SLEEP_SETTLED, &[/* xid */ &barrier.transaction, /* holders */ &barrier.holders])
+            .await?;
+        column(SLEEP_SETTLED, &row, 0)
+    }
+}

@@ -1,0 +1,203 @@
+//! Numbered, forward-only migrations, embedded in the binary. The daemon itself only checks the version; changing the
+//! schema is a separate command, run as the owner, or by a DBA with psql (`outboxd migrate --print`).
+
+use sha2::{Digest, Sha256};
+use tokio_postgres::{Client, Transaction};
+
+use crate::config::Database;
+use crate::store::{Statement, Store, StoreError, column, connect, plain};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    pub version: i32,
+    pub name: &'static str,
+    pub sql: &'static str,
+}
+
+macro_rules! migrations {
+    ($($version:literal $name:literal),+ $(,)?) => {
+        &[$(Migration {
+            version: $version,
+            name: $name,
+            sql: include_str!(concat!("../../sql/migrations/", $name, ".sql")),
+        }),+]
+    };
+}
+
+/// In order; a released one is never edited.
+pub const MIGRATIONS: &[Migration] =
+    migrations![1 "0001_roles", 2 "0002_daemon_tables", 3 "0003_outbox", 4 "0004_functions"];
+
+/// Two runs at once wait for each other on this advisory lock: `outboxmi` in ASCII.
+const MIGRATION_LOCK: i64 = 0x6f75_7462_6f78_6d69;
+
+impl Migration {
+    pub fn sha256(&self) -> String {
+        Sha256::digest(self.sql.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The migration and its entry in the list of migrations, as psql takes it.
+    pub fn script(&self) -> String {
+        format!(
+            "BEGIN;\nSET LOCAL lock_timeout = '5s';\nSELECT pg_advisory_xact_lock({MIGRATION_LOCK});\n\n{}\n\
+             INSERT INTO outboxd.migration (version, name, sha256) VALUES ({}, '{}', '{}');\nCOMMIT;\n",
+            self.sql,
+            self.version,
+            self.name,
+            self.sha256()
+        )
+    }
+}
+
+/// What the schema in a database is, compared with this binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchemaState {
+    Current,
+    /// No outboxd schema at all.
+    Missing,
+    /// Older: these are to be applied.
+    Behind(Vec<&'static str>),
+    /// Made by a newer outboxd.
+    Newer(i32),
+    /// A migration differs from what this binary knows under its number.
+    Altered(i32),
+}
+
+impl Store {
+    pub async fn schema_state(&self) -> Result<SchemaState, StoreError> {
+        const EXISTS: Statement = Statement {
+            name: "schema_exists",
+            sql: "-- outboxd: schema_exists\nSELECT to_regclass('outboxd.migration') IS NOT NULL",
+        };
+        const APPLIED: Statement = Statement {
+            name: "schema_version",
+            sql: "-- outboxd: schema_version\nSELECT m.version, m.sha256 FROM outboxd.migration AS m ORDER BY m.version",
+        };
+        let row = self.query_one(EXISTS, &[]).await?;
+        if !column::<bool>(EXISTS, &row, 0)? {
+            return Ok(SchemaState::Missing);
+        }
+        let rows = self.query(APPLIED, &[]).await?;
+        let applied: Vec<(i32, String)> = rows
+            .iter()
+            .map(|row| Ok((column(APPLIED, row, 0)?, column(APPLIED, row, 1)?)))
+            .collect::<Result<_, StoreError>>()?;
+        Ok(compare(&applied))
+    }
+}
+
+fn compare(applied: &[(i32, String)]) -> SchemaState {
+    for (version, sha256) in applied {
+        match MIGRATIONS.iter().find(|m| m.version == *version) {
+            None => return SchemaState::Newer(*version),
+            Some(known) if known.sha256() != *sha256 => return SchemaState::Altered(*version),
+            Some(_) => {}
+        }
+    }
+    let behind: Vec<&'static str> = MIGRATIONS
+        .iter()
+        .filter(|m| !applied.iter().any(|(version, _)| *version == m.version))
+        .map(|m| m.name)
+        .collect();
+    if applied.is_empty() {
+        SchemaState::Missing
+    } else if behind.is_empty() {
+        SchemaState::Current
+    } else {
+        SchemaState::Behind(behind)
+    }
+}
+
+/// Applies what is missing, each migration in a transaction of its own. Calls `progress` before each.
+pub async fn migrate(
+    database: &Database,
+    mut progress: impl FnMut(&Migration),
+) -> Result<Vec<&'static str>, StoreError> {
+    let (mut client, connection) = connect::direct(database, "-c client_min_messages=warning").await?;
+    let mut applied_now = Vec::new();
+    let work = async {
+        for migration in MIGRATIONS {
+            if apply(&mut client, migration, &mut progress).await? {
+                applied_now.push(migration.name);
+            }
+        }
+        Ok::<(), StoreError>(())
+    };
+    tokio::select! {
+        done = work => done?,
+        ended = connection => {
+            let reason = ended.err().map_or_else(|| "the connection was closed".to_owned(), |e| plain(&e));
+            return Err(StoreError::InDoubt { statement: "migrate", reason });
+        }
+    }
+    Ok(applied_now)
+}
+
+async fn apply(
+    client: &mut Client,
+    migration: &Migration,
+    progress: &mut impl FnMut(&Migration),
+) -> Result<bool, StoreError> {
+    let refused = |error: tokio_postgres::Error| StoreError::Refused {
+        statement: migration.name,
+        reason: plain(&error),
+    };
+    let transaction = client.transaction().await.map_err(refused)?;
+    transaction.batch_execute("SET LOCAL lock_timeout = '30s'").await.map_err(refused)?;
+    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await.map_err(refused)?;
+    if is_applied(&transaction, migration.version).await.map_err(refused)? {
+        return Ok(false);
+    }
+    progress(migration);
+    transaction.batch_execute(migration.sql).await.map_err(refused)?;
+    transaction
+        .execute(
+            "INSERT INTO outboxd.migration (version, name, sha256) VALUES ($1, $2, $3)",
+            &[&migration.version, &migration.name, &migration.sha256()],
+        )
+        .await
+        .map_err(refused)?;
+    transaction.commit().await.map_err(refused)?;
+    Ok(true)
+}
+
+async fn is_applied(transaction: &Transaction<'_>, version: i32) -> Result<bool, tokio_postgres::Error> {
+    let exists: bool = transaction
+        .query_one("SELECT to_regclass('outboxd.migration') IS NOT NULL", &[])
+        .await?
+        .try_get(0)?;
+    if !exists {
+        return Ok(false);
+    }
+    let row = transaction
+        .query_one("SELECT EXISTS (SELECT FROM outboxd.migration WHERE version = $1)", &[&version])
+        .await?;
+    row.try_get(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MIGRATIONS, SchemaState, compare};
+
+    #[test]
+    fn migrations_are_numbered_without_gaps_and_named_by_their_number() {
+        for (index, migration) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(migration.version as usize, index + 1);
+            assert!(migration.name.starts_with(&format!("{:04}_", migration.version)), "{}", migration.name);
+        }
+    }
+
+    #[test]
+    fn a_schema_is_current_behind_newer_or_altered() {
+        let all: Vec<(i32, String)> = MIGRATIONS.iter().map(|m| (m.version, m.sha256())).collect();
+        assert_eq!(compare(&all), SchemaState::Current);
+        assert_eq!(compare(&[]), SchemaState::Missing);
+        assert_eq!(compare(&all[..2]), SchemaState::Behind(vec!["0003_outbox", "0004_functions"]));
+        let mut newer = all.clone();
+        newer.push((99, String::new()));
+        assert_eq!(compare(&newer), SchemaState::Newer(99));
+        let mut altered = all;
+        altered[1].1 = "other".to_owned();
+        assert_eq!(compare(&altered), SchemaState::Altered(2));
+    }
+}

@@ -1,0 +1,191 @@
+//! The edge to PostgreSQL: every statement that outboxd runs, one file of SQL each, and what its answer means.
+//!
+//! Nothing above this module knows a table or a column; nothing in it decides what to send. Statements run with a
+//! limit on their answer: a connection that stays silent is thrown away, and what it was doing is *in doubt*.
+
+pub mod connect;
+pub mod control;
+pub mod leader;
+pub mod listen;
+pub mod migrate;
+pub mod queue;
+pub mod receipts;
+pub mod record;
+pub mod repair;
+pub mod status;
+pub mod sweep;
+
+use std::time::Duration;
+
+use deadpool_postgres::{Object, Pool, PoolError};
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+
+use crate::config::Database;
+
+/// What callers do differently about a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection: nothing was asked, nothing happened.
+    #[error("could not connect to PostgreSQL ({0})")]
+    Unavailable(String),
+    /// The connection went, or stayed silent, while a statement was under way: it may have been carried out.
+    #[error("lost the connection to PostgreSQL while running {statement}: {reason}")]
+    InDoubt { statement: &'static str, reason: String },
+    /// Somebody else holds a lock on a row; nothing happened.
+    #[error("{statement} met a locked row")]
+    Locked { statement: &'static str },
+    /// The server refused the statement; nothing happened. A person must look at schema or privileges when it stays.
+    #[error("PostgreSQL refused {statement}: {reason}")]
+    Refused { statement: &'static str, reason: String },
+    /// The answer was not what the statement promises.
+    #[error("unexpected answer to {statement}: {reason}")]
+    Answer { statement: &'static str, reason: String },
+}
+
+/// A statement and the name under which errors and the server's log speak of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Statement {
+    pub name: &'static str,
+    pub sql: &'static str,
+}
+
+/// `statement!("native/wave")` embeds `sql/native/wave.sql`.
+macro_rules! statement {
+    ($path:literal) => {
+        $crate::store::Statement { name: $path, sql: include_str!(concat!("../../sql/", $path, ".sql")) }
+    };
+}
+pub(crate) use statement;
+
+/// Connections of the daemon's work: reading, waves, records, receipts.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+    timeout: Duration,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Prepares the pool; connects only when first used.
+    pub fn open(database: &Database) -> Result<Store, StoreError> {
+        Ok(Store { pool: connect::pool(database)?, timeout: database.timeout })
+    }
+
+    async fn connection(&self) -> Result<Object, StoreError> {
+        match tokio::time::timeout(self.timeout, self.pool.get()).await {
+            Ok(Ok(object)) => Ok(object),
+            Ok(Err(PoolError::Backend(error))) => Err(StoreError::Unavailable(plain(&error))),
+            Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
+            Err(_) => Err(StoreError::Unavailable(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+
+    /// Runs one statement in a transaction of its own.
+    async fn query(
+        &self,
+        statement: Statement,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let client = self.connection().await?;
+        let work = async {
+            let prepared = client.prepare_cached(statement.sql).await?;
+            client.query(&prepared, params).await
+        };
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(error)) => {
+                let error = classify(statement, &error);
+                if matches!(error, StoreError::InDoubt { .. }) {
+                    discard(client);
+                }
+                Err(error)
+            }
+            Err(_) => {
+                // The statement may still be running there: nobody else may get this connection.
+                discard(client);
+                Err(StoreError::InDoubt {
+                    statement: statement.name,
+                    reason: format!("no answer within {:?}", self.timeout),
+                })
+            }
+        }
+    }
+
+    async fn query_one(
+        &self,
+        statement: Statement,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row, StoreError> {
+        self.query(statement, params).await?.pop().ok_or_else(|| StoreError::Answer {
+            statement: statement.name,
+            reason: "no row where one was promised".to_owned(),
+        })
+    }
+}
+
+fn discard(client: Object) {
+    drop(Object::take(client));
+}
+
+/// Reduces the driver's error to what callers do about it.
+fn classify(statement: Statement, error: &tokio_postgres::Error) -> StoreError {
+    let Some(db) = error.as_db_error() else {
+        return StoreError::InDoubt { statement: statement.name, reason: plain(error) };
+    };
+    let code = db.code();
+    if *code == SqlState::LOCK_NOT_AVAILABLE
+        || *code == SqlState::T_R_DEADLOCK_DETECTED
+        || *code == SqlState::T_R_SERIALIZATION_FAILURE
+    {
+        StoreError::Locked { statement: statement.name }
+    } else if *code == SqlState::ADMIN_SHUTDOWN
+        || *code == SqlState::CRASH_SHUTDOWN
+        || *code == SqlState::CANNOT_CONNECT_NOW
+        || code.code().starts_with("08")
+    {
+        // Sent instead of a result: whether a commit had happened is not known.
+        StoreError::InDoubt { statement: statement.name, reason: plain(error) }
+    } else {
+        StoreError::Refused { statement: statement.name, reason: plain(error) }
+    }
+}
+
+/// The server's words (message, detail, hint, SQLSTATE) or the driver's, with causes; never a parameter's value.
+pub(crate) fn plain(error: &tokio_postgres::Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        let mut text = format!("{} [{}]", db.message(), db.code().code());
+        if let Some(hint) = db.hint() {
+            text.push_str("; ");
+            text.push_str(hint);
+        }
+        return text;
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Reads a column, as an error instead of a panic when the schema is not what the statement promises.
+fn column<'a, T: tokio_postgres::types::FromSql<'a>>(
+    statement: Statement,
+    row: &'a Row,
+    index: usize,
+) -> Result<T, StoreError> {
+    row.try_get(index)
+        .map_err(|error| StoreError::Answer { statement: statement.name, reason: error.to_string() })
+}

@@ -1,0 +1,223 @@
+//! Reading due rows and committing waves: the two statements between a row and its request.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
+
+use crate::message::{AttemptNo, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion};
+use crate::store::{Statement, Store, StoreError, column, statement};
+
+const DISCOVER: Statement = statement!("native/discover");
+const NEXT_DUE: Statement = statement!("native/next_due");
+const WAVE: Statement = statement!("native/wave");
+const WAVE_TOMBSTONE: Statement = statement!("native/wave_tombstone");
+const TEMPLATES: Statement = statement!("native/templates");
+
+/// Which rows to read.
+#[derive(Debug, Clone)]
+pub struct Discover {
+    pub lane: Lane,
+    pub after: Position,
+    pub up_to: Position,
+    /// Rows that name one of these gateways are left out: they cannot be sent now.
+    pub without_gateways: Vec<String>,
+    pub limit: i64,
+}
+
+/// A row and how long it has been due.
+#[derive(Debug)]
+pub struct DueRow {
+    pub row: OutboxRow,
+    pub due_for: Duration,
+}
+
+/// Identity of a wave: the epoch it was committed under, and its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WaveKey {
+    pub epoch: i64,
+    pub seq: i64,
+}
+
+/// The attempts that are about to be made.
+#[derive(Debug, Clone)]
+pub struct WaveIntent {
+    pub key: WaveKey,
+    pub gateway: Arc<str>,
+    pub nonce: Nonce,
+    pub entries: Vec<WaveEntry>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct WaveEntry {
+    pub id: MessageId,
+    pub attempt: AttemptNo,
+    pub version: RowVersion,
+}
+
+/// What the wave's commit answered.
+#[derive(Debug)]
+pub enum WaveOutcome {
+    /// These, and only these, may be sent now.
+    Confirmed(Vec<MessageId>),
+    /// Another leader took over, or everything is held: nothing was written, nothing may be sent.
+    Fenced,
+}
+
+impl Store {
+    pub async fn discover(&self, what: &Discover) -> Result<Vec<DueRow>, StoreError> {
+        let after = Timestamp(what.after.send_after_us);
+        let up_to = Timestamp(what.up_to.send_after_us);
+        let rows = self
+            .query(
+                DISCOVER,
+                &[
+                    /* lane */ &what.lane.as_str(),
+                    /* after */ &after,
+                    &what.after.id.0,
+                    /* up to */ &up_to,
+                    &what.up_to.id.0,
+                    /* without gateways */ &what.without_gateways,
+                    /* limit */ &what.limit,
+                ],
+            )
+            .await?;
+        rows.iter().map(|row| due_row(what.lane, row)).collect()
+    }
+
+    /// Time until the next scheduled row is due.
+    pub async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
+        let row = self.query_one(NEXT_DUE, &[]).await?;
+        let seconds: Option<f64> = column(NEXT_DUE, &row, 0)?;
+        Ok(seconds.map(|s| Duration::from_secs_f64(s.clamp(0.0, 86_400.0))))
+    }
+
+    pub async fn commit_wave(&self, wave: &WaveIntent) -> Result<WaveOutcome, StoreError> {
+        let ids: Vec<i64> = wave.entries.iter().map(|e| e.id.0).collect();
+        let attempts: Vec<i32> = wave.entries.iter().map(|e| e.attempt).collect();
+        let versions: Vec<RowVersion> = wave.entries.iter().map(|e| e.version).collect();
+        let row = self
+            .query_one(
+                WAVE,
+                &[
+                    /* epoch */ &wave.key.epoch,
+                    /* seq */ &wave.key.seq,
+                    /* gateway */ &wave.gateway.as_ref(),
+                    /* nonce */ &wave.nonce.encode(),
+                    /* ids */ &ids,
+                    /* attempts */ &attempts,
+                    /* versions */ &versions,
+                ],
+            )
+            .await?;
+        let fenced_in: bool = column(WAVE, &row, 0)?;
+        if !fenced_in {
+            return Ok(WaveOutcome::Fenced);
+        }
+        let confirmed: Vec<i64> = column(WAVE, &row, 1)?;
+        Ok(WaveOutcome::Confirmed(confirmed.into_iter().map(MessageId).collect()))
+    }
+
+    /// After an error in doubt: makes sure that the wave is not there and never will be.
+    pub async fn settle_wave(&self, wave: &WaveIntent) -> Result<(), StoreError> {
+        self.query(
+            WAVE_TOMBSTONE,
+            &[
+                /* epoch */ &wave.key.epoch,
+                /* seq */ &wave.key.seq,
+                /* gateway */ &wave.gateway.as_ref(),
+                /* nonce */ &wave.nonce.encode(),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// `(name, language, body)` of every template.
+    pub async fn templates(&self) -> Result<Vec<(String, String, String)>, StoreError> {
+        let rows = self.query(TEMPLATES, &[]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok((column(TEMPLATES, row, 0)?, column(TEMPLATES, row, 1)?, column(TEMPLATES, row, 2)?))
+            })
+            .collect()
+    }
+}
+
+fn due_row(lane: Lane, row: &tokio_postgres::Row) -> Result<DueRow, StoreError> {
+    let send_after: Timestamp = column(DISCOVER, row, 2)?;
+    let expires_at: Option<Timestamp> = column(DISCOVER, row, 3)?;
+    let due_for: f64 = column::<Option<f64>>(DISCOVER, row, 12)?.unwrap_or(0.0);
+    Ok(DueRow {
+        row: OutboxRow {
+            id: MessageId(column(DISCOVER, row, 0)?),
+            version: column(DISCOVER, row, 1)?,
+            lane,
+            send_after_us: send_after.0,
+            expires_at_us: expires_at.map(|t| t.0),
+            attempts: column(DISCOVER, row, 4)?,
+            recipient: column(DISCOVER, row, 5)?,
+            body: column(DISCOVER, row, 6)?,
+            template: column(DISCOVER, row, 7)?,
+            language: column(DISCOVER, row, 8)?,
+            params: column(DISCOVER, row, 9)?,
+            sender: column(DISCOVER, row, 10)?,
+            gateway: column(DISCOVER, row, 11)?,
+        },
+        // `-infinity` as send_after: due for ever, which no Duration holds.
+        due_for: Duration::try_from_secs_f64(due_for).unwrap_or(Duration::MAX),
+    })
+}
+
+/// PostgreSQL's own count of microseconds since 2000; the extremes are its infinities. Never converted, only
+/// compared and given back, so that no time an application may write can overflow.
+#[derive(Debug, Clone, Copy)]
+struct Timestamp(i64);
+
+impl<'a> FromSql<'a> for Timestamp {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Timestamp(i64::from_be_bytes(raw.try_into()?)))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TIMESTAMPTZ
+    }
+}
+
+impl ToSql for Timestamp {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.put_i64(self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::TIMESTAMPTZ
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for RowVersion {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(RowVersion(u32::from_be_bytes(raw.try_into()?)))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::XID
+    }
+}
+
+impl ToSql for RowVersion {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.put_u32(self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::XID
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}

@@ -1,0 +1,36 @@
+//! What changes rows without anybody sending: expiry, the resend policy, and giving back what a stopped gateway refused.
+
+use std::time::Duration;
+
+use crate::message::MessageId;
+use crate::store::{Statement, Store, StoreError, column, statement};
+
+const EXPIRE: Statement = statement!("native/expire");
+const RESEND: Statement = statement!("native/resend");
+const REQUEUE_REFUSED: Statement = statement!("native/requeue_refused");
+
+impl Store {
+    /// Ends rows that expired more than `margin` ago, other than those `in_memory`. At most 1,000 a call.
+    pub async fn expire(&self, margin: Duration, in_memory: &[i64]) -> Result<Vec<MessageId>, StoreError> {
+        let rows =
+            self.query(EXPIRE, &[/* margin */ &margin.as_secs_f64(), /* in memory */ &in_memory]).await?;
+        rows.iter().map(|row| column(EXPIRE, row, 0).map(MessageId)).collect()
+    }
+
+    /// Queues again what has been unknown at this gateway for longer than `age`. At most 1,000 a call.
+    pub async fn resend(&self, gateway: &str, age: Duration) -> Result<Vec<MessageId>, StoreError> {
+        let rows = self.query(RESEND, &[/* gateway */ &gateway, /* age */ &age.as_secs_f64()]).await?;
+        rows.iter().map(|row| column(RESEND, row, 0).map(MessageId)).collect()
+    }
+
+    /// Gives back what a gateway refused just before it was stopped.
+    pub async fn requeue_refused(
+        &self,
+        refused: &[(MessageId, String)],
+    ) -> Result<Vec<MessageId>, StoreError> {
+        let ids: Vec<i64> = refused.iter().map(|(id, _)| id.0).collect();
+        let refs: Vec<&str> = refused.iter().map(|(_, reference)| reference.as_str()).collect();
+        let rows = self.query(REQUEUE_REFUSED, &[/* ids */ &ids, /* refs */ &refs]).await?;
+        rows.iter().map(|row| column(REQUEUE_REFUSED, row, 0).map(MessageId)).collect()
+    }
+}
