@@ -13,7 +13,7 @@ RUN_TESTS := $(CARGO) nextest run --locked
 else
 RUN_TESTS := $(CARGO) test --locked --tests --bins --lib
 endif
-# What cargo-deny can judge without a network. The advisory database needs one: `cargo deny check advisories`.
+# What cargo-deny can judge without the advisory database: `cargo deny check advisories` needs a network.
 DENY := $(shell command -v cargo-deny)
 
 .PHONY: help
@@ -37,7 +37,7 @@ check: ## judge the code without running it: format, lints, documentation, licen
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
-	$(if $(DENY),$(CARGO) deny --offline --locked check bans licenses sources,@echo 'cargo-deny is not installed: licences not checked')
+	$(if $(DENY),$(CARGO) deny --locked check bans licenses sources,@echo 'cargo-deny is not installed: licences not checked')
 
 .PHONY: test
 test: needs check ## all that continuous integration runs: check, then every test beside a throwaway PostgreSQL
