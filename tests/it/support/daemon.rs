@@ -58,7 +58,9 @@ impl Daemon {
                 panic!("the daemon ended before it was ready: {status}");
             }
             let log = self.log();
-            if log.lines().any(|line| line.contains("ready")) { Ok(()) } else { Err(log) }
+            // As a word: `already` is not ready.
+            let ready = log.split(|c: char| !c.is_alphanumeric()).any(|word| word == "ready");
+            if ready { Ok(()) } else { Err(log) }
         })
         .await;
     }
