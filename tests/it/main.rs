@@ -1,1 +1,10 @@
+//! The one integration binary: everything here runs beside a real PostgreSQL, under `make test`.
+//!
+//! `support` is the harness; every other module is a suite. A new suite is a file and a `mod` line.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by failing")]
+#![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
+
+mod house;
+mod layers;
+mod support;

@@ -1,0 +1,53 @@
+# `make` alone lists what there is. Each target says in its `##` comment what it does.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+# Targets share one target directory and often one machine with little memory.
+.NOTPARALLEL:
+
+CARGO ?= cargo
+# nextest runs each test in a process of its own, in parallel; a machine without it gets the same tests, slower.
+ifneq ($(shell command -v cargo-nextest),)
+RUN_TESTS := $(CARGO) nextest run --locked
+else
+RUN_TESTS := $(CARGO) test --locked --tests --bins --lib
+endif
+# What cargo-deny can judge without the advisory database: `cargo deny check advisories` needs a network.
+DENY := $(shell command -v cargo-deny)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: build
+build: ## build both programs for development, into target/debug
+	$(CARGO) build --locked
+
+.PHONY: release
+release: ## build both programs as they are shipped, into target/release
+	$(CARGO) build --locked --release
+
+.PHONY: needs
+needs: ## install what building and testing needs and this machine lacks (apt-get; root or sudo)
+	tests/install-needs
+
+.PHONY: check
+check: ## judge the code without running it: format, lints, documentation, licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	$(if $(DENY),$(CARGO) deny --locked check bans licenses sources,@echo 'cargo-deny is not installed: licences not checked')
+
+.PHONY: test
+test: needs check ## all that continuous integration runs: check, then every test beside a throwaway PostgreSQL
+	tests/with-postgres $(RUN_TESTS)
+	$(CARGO) test --locked --doc --quiet
+
+.PHONY: test-matrix
+test-matrix: needs ## every test with PostgreSQL 14 to 18 one after the other (needs npm; MAJORS="14 18" for some)
+	tests/matrix $(RUN_TESTS)
+
+.PHONY: demo
+demo: needs ## watch messages travel from INSERT to delivered on private servers (KEEP=1 leaves them running)
+	KEEP='$(KEEP)' tests/demo

@@ -1,0 +1,136 @@
+//! The real `outboxd run` as a child process, with a configuration of the test's own.
+//!
+//! Signals go only to the process that was started here and has not been waited for, so that its number cannot belong
+//! to anybody else.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::eventually;
+
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// How much of the log a failing test shows.
+const SHOWN_LINES: usize = 200;
+
+/// A running daemon. It is killed when this is dropped; if the test is failing then, its log is shown.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    child: Child,
+    log: PathBuf,
+    _directory: TempDir,
+}
+
+impl Daemon {
+    /// Starts `outboxd run` and waits until it is ready.
+    pub(crate) async fn start(config: &str) -> Daemon {
+        let mut daemon = Daemon::spawn(config);
+        daemon.wait_ready().await;
+        daemon
+    }
+
+    /// Starts `outboxd run` and waits for nothing: for daemons that are to refuse, or to stand by.
+    pub(crate) fn spawn(config: &str) -> Daemon {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("outboxd.toml");
+        std::fs::write(&file, config).unwrap();
+        let log = directory.path().join("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_outboxd"))
+            .arg("--config")
+            .arg(&file)
+            .arg("run")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .expect("outboxd can be started");
+        Daemon { child, log, _directory: directory }
+    }
+
+    /// Ready means that it has told so in its log.
+    async fn wait_ready(&mut self) {
+        eventually(READY_LIMIT, "the daemon is ready", async || {
+            if let Some(status) = self.exited() {
+                panic!("the daemon ended before it was ready: {status}");
+            }
+            let log = self.log();
+            // As a word: `already` is not ready.
+            let ready = log.split(|c: char| !c.is_alphanumeric()).any(|word| word == "ready");
+            if ready { Ok(()) } else { Err(log) }
+        })
+        .await;
+    }
+
+    /// Waits for a line in the log that contains `text`, and returns it.
+    pub(crate) async fn wait_log(&self, limit: Duration, text: &str) -> String {
+        eventually(limit, &format!("the daemon logs `{text}`"), async || {
+            let log = self.log();
+            log.lines().find(|line| line.contains(text)).map(str::to_owned).ok_or(log)
+        })
+        .await
+    }
+
+    /// All that it has written to stderr.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub(crate) fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; see [`Daemon::wait_exit`].
+    pub(crate) fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGSTOP: it lives and does nothing.
+    pub(crate) fn pause(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        if let Some(status) = self.exited() {
+            panic!("the daemon has ended already: {status}");
+        }
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
+        eventually(limit, "the daemon ends", async || self.exited().ok_or("it still runs")).await
+    }
+
+    fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Fails only for a process that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned();
+            let lines: Vec<&str> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+            eprintln!("--- log of the daemon (the last {} lines)\n{}\n---", shown.len(), shown.join("\n"));
+        }
+    }
+}
