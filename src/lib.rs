@@ -6,6 +6,8 @@
 
 pub mod clock;
 pub mod config;
+pub mod engine;
 pub mod message;
+pub mod policy;
 pub mod store;
 pub mod verdict;

@@ -156,6 +156,19 @@ pub struct Position {
 impl Position {
     /// Before every row.
     pub const START: Position = Position { send_after_us: i64::MIN, id: MessageId(i64::MIN) };
+    /// After every row.
+    pub const END: Position = Position { send_after_us: i64::MAX, id: MessageId(i64::MAX) };
+
+    /// The last place before this one: reading on from there finds this row again.
+    pub const fn before(self) -> Position {
+        match self.id.0.checked_sub(1) {
+            Some(id) => Position { send_after_us: self.send_after_us, id: MessageId(id) },
+            None => Position {
+                send_after_us: self.send_after_us.saturating_sub(1),
+                id: MessageId(i64::MAX),
+            },
+        }
+    }
 }
 
 /// The row's `xmin`: changes whenever anybody updates the row.
@@ -169,7 +182,6 @@ pub struct OutboxRow {
     pub version: RowVersion,
     pub lane: Lane,
     pub send_after_us: i64,
-    pub expires_at_us: Option<i64>,
     /// Attempts made so far; the next one is `attempts + 1`.
     pub attempts: AttemptNo,
     pub recipient: Option<String>,

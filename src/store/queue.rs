@@ -31,6 +31,8 @@ pub struct Discover {
 #[derive(Debug)]
 pub struct DueRow {
     pub row: OutboxRow,
+    /// By its own `expires_at`.
+    pub expired: bool,
     pub due_for: Duration,
 }
 
@@ -148,7 +150,6 @@ impl Store {
 
 fn due_row(lane: Lane, row: &tokio_postgres::Row) -> Result<DueRow, StoreError> {
     let send_after: Timestamp = column(DISCOVER, row, 2)?;
-    let expires_at: Option<Timestamp> = column(DISCOVER, row, 3)?;
     let due_for: f64 = column::<Option<f64>>(DISCOVER, row, 12)?.unwrap_or(0.0);
     Ok(DueRow {
         row: OutboxRow {
@@ -156,7 +157,6 @@ fn due_row(lane: Lane, row: &tokio_postgres::Row) -> Result<DueRow, StoreError> 
             version: column(DISCOVER, row, 1)?,
             lane,
             send_after_us: send_after.0,
-            expires_at_us: expires_at.map(|t| t.0),
             attempts: column(DISCOVER, row, 4)?,
             recipient: column(DISCOVER, row, 5)?,
             body: column(DISCOVER, row, 6)?,
@@ -166,6 +166,7 @@ fn due_row(lane: Lane, row: &tokio_postgres::Row) -> Result<DueRow, StoreError> 
             sender: column(DISCOVER, row, 10)?,
             gateway: column(DISCOVER, row, 11)?,
         },
+        expired: column(DISCOVER, row, 3)?,
         // `-infinity` as send_after: due for ever, which no Duration holds.
         due_for: Duration::try_from_secs_f64(due_for).unwrap_or(Duration::MAX),
     })
