@@ -4,6 +4,10 @@
 //! pure rules (`message`, `text`, `compose`, `verdict`, `policy`, `pace`, `config`, `clock`), edges (`store` to
 //! PostgreSQL, `gateway` to HTTP), the `engine`, and the process around it (`daemon`, `cli`, `sim`).
 
+pub mod clock;
+pub mod compose;
 pub mod config;
 pub mod message;
+pub mod pace;
+pub mod text;
 pub mod verdict;

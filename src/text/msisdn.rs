@@ -1,0 +1,401 @@
+//! Phone numbers: from what people write to the international digits that gateways take.
+//!
+//! A number that can be read in two ways is refused: a message to a stranger is worse than one that fails. It knows no
+//! numbering plans (they change, and short codes are in none), so a number that passes may still not exist. A reason
+//! names the character or the count that is wrong, and never the number.
+
+use crate::message::Refusal;
+use crate::text::{code, shown_char};
+
+/// E.164 allows 15 digits; no country has complete numbers of fewer than 7.
+const MIN_DIGITS: usize = 7;
+const MAX_DIGITS: usize = 15;
+
+/// Characters with all decoration; longer input is no phone number and is not looked at.
+const MAX_INPUT: usize = 80;
+
+/// Digits that a number needs to pass as international with neither `+` nor `00`. Spreadsheets drop the leading zero
+/// of a national number, and what is left of an Irish or French one (nine digits) is a number in another country.
+const MIN_BARE_DIGITS: usize = 10;
+
+/// How national numbers are read.
+#[derive(Debug, Clone, Copy)]
+pub struct NumberPlan<'a> {
+    /// Digits put before a national number, such as `353`.
+    pub country: Option<&'a str>,
+    /// Digits that open a national number and fall away, usually `0`. Empty where national numbers have none: then
+    /// only international ones are accepted.
+    pub trunk: &'a str,
+}
+
+/// International digits without `+`: 7 to 15, the first not 0.
+pub fn normalise(input: &str, plan: NumberPlan<'_>) -> Result<String, Refusal> {
+    let written = read(input)?;
+    let digits = international(&written, plan)?;
+    if digits.starts_with('0') {
+        return Err(bad("recipient has a 0 where its country code should start".to_owned()));
+    }
+    match digits.len() {
+        len if len < MIN_DIGITS => Err(bad(format!(
+            "recipient is too short: {len} digits with its country code, at least {MIN_DIGITS} are needed"
+        ))),
+        len if len > MAX_DIGITS => Err(bad(format!(
+            "recipient is too long: {len} digits with its country code, at most {MAX_DIGITS} are allowed; \
+             each row takes one number"
+        ))),
+        _ => Ok(digits),
+    }
+}
+
+/// A number without its decoration.
+struct Written {
+    plus: bool,
+    digits: String,
+    /// Where a group of digits in parentheses stands, as in `+353 (0)87`: its start and end in `digits`.
+    group: Option<(usize, usize)>,
+}
+
+fn read(input: &str) -> Result<Written, Refusal> {
+    if input.chars().nth(MAX_INPUT).is_some() {
+        return Err(bad(format!(
+            "recipient is longer than {MAX_INPUT} characters, which no phone number is"
+        )));
+    }
+    let mut written = Written { plus: false, digits: String::with_capacity(MAX_INPUT), group: None };
+    let mut open = None;
+    let mut dots = Vec::new();
+    let mut slash = None;
+    // Line breaks and tabs are forgiven at the ends only: inside they part two numbers.
+    for (at, c) in input.char_indices().filter(|(_, c)| !is_mark(*c)) {
+        if let Some(digit) = digit(c) {
+            written.digits.push(digit);
+        } else {
+            let count = written.digits.len();
+            match c {
+                '+' | '＋' if count == 0 && !written.plus => written.plus = true,
+                '+' | '＋' => return Err(bad("recipient has a '+' that is not at its start".to_owned())),
+                '(' | '（' if open.is_none() => open = Some(count),
+                ')' | '）' if open.is_some() => {
+                    written.group = written.group.or(open.map(|start| (start, count)));
+                    open = None;
+                }
+                '.' => dots.push(count),
+                '/' if slash.is_none() => slash = Some(count),
+                _ if is_space(c) || is_dash(c) => {}
+                _ if c.is_whitespace()
+                    && (input[..at].trim().is_empty() || input[at..].trim().is_empty()) => {}
+                _ => return Err(bad_character(&input[..at], c)),
+            }
+        }
+    }
+    if written.digits.is_empty() {
+        return Err(bad("recipient is empty: it holds no digits".to_owned()));
+    }
+    refuse_decimals(&written.digits, &dots)?;
+    if slash.is_some_and(|at| written.digits.len() - at < 4) {
+        return Err(bad("recipient has a '/' before its last digits; each row takes one number".to_owned()));
+    }
+    Ok(written)
+}
+
+/// `353871234567.0` is what a number becomes on its way through a floating point column. Without its dot it would be a
+/// longer number.
+fn refuse_decimals(digits: &str, dots: &[usize]) -> Result<(), Refusal> {
+    if let [dot] = dots
+        && (1..=3).contains(&(digits.len() - dot))
+        && digits[*dot..].bytes().all(|b| b == b'0')
+    {
+        return Err(bad(
+            "recipient ends in '.0', as a number with decimals does; store it as text".to_owned()
+        ));
+    }
+    Ok(())
+}
+
+fn international(written: &Written, plan: NumberPlan<'_>) -> Result<String, Refusal> {
+    let digits = written.digits.as_str();
+    if written.plus {
+        return Ok(without_trunk(digits, written.group, plan));
+    }
+    if let Some(rest) = digits.strip_prefix("00") {
+        let group = written.group.and_then(|(start, end)| Some((start.checked_sub(2)?, end.checked_sub(2)?)));
+        return Ok(without_trunk(rest, group, plan));
+    }
+    let of_country = plan.country.is_some_and(|country| digits.starts_with(country));
+    if !of_country && !plan.trunk.is_empty() && digits.starts_with(plan.trunk) {
+        return national(&digits[plan.trunk.len()..], plan);
+    }
+    if digits.starts_with('0') {
+        return Err(bad(
+            "recipient starts with 0, and no national numbers are configured to; write it with '+' and its country \
+             code"
+                .to_owned(),
+        ));
+    }
+    if plan.country.is_some() && !of_country && digits.len() < MIN_BARE_DIGITS {
+        return Err(bad(format!(
+            "recipient has {} digits and begins neither with '+' or 00, nor with the national prefix, nor with the \
+             configured country; if a leading 0 was lost, store the number as text",
+            digits.len()
+        )));
+    }
+    Ok(without_trunk(digits, written.group, plan))
+}
+
+fn national(rest: &str, plan: NumberPlan<'_>) -> Result<String, Refusal> {
+    let Some(country) = plan.country else {
+        return Err(bad(
+            "recipient is a national number and no default country is configured; write it with '+' and its country \
+             code, or set text.default_country"
+                .to_owned(),
+        ));
+    };
+    if rest.starts_with('0') {
+        return Err(bad("recipient has one leading 0 too many".to_owned()));
+    }
+    Ok(format!("{country}{rest}"))
+}
+
+/// Drops the national prefix that people leave in an international number: `+353 (0)87…` and `+353 087…`.
+///
+/// The first is understood for every country, because the parentheses say what is meant; the second only for our own,
+/// since Italian numbers keep their 0.
+fn without_trunk(digits: &str, group: Option<(usize, usize)>, plan: NumberPlan<'_>) -> String {
+    if let Some((start, end)) = group
+        && start > 0
+        && digits.get(start..end) == Some("0")
+    {
+        return format!("{}{}", &digits[..start], &digits[end..]);
+    }
+    if let Some(country) = plan.country
+        && plan.trunk.starts_with('0')
+        && let Some(rest) = digits.strip_prefix(country).and_then(|rest| rest.strip_prefix(plan.trunk))
+        // More than one prefix is no habit but a mistake; it stays, and is too long or does not exist.
+        && !rest.starts_with('0')
+    {
+        return format!("{country}{rest}");
+    }
+    digits.to_owned()
+}
+
+/// ASCII digits, and those of full-width and Arabic keyboards, which mean the same.
+fn digit(c: char) -> Option<char> {
+    let zero = match c {
+        '0'..='9' => return Some(c),
+        '\u{0660}'..='\u{0669}' => 0x0660,
+        '\u{06f0}'..='\u{06f9}' => 0x06f0,
+        '\u{ff10}'..='\u{ff19}' => 0xff10,
+        _ => return None,
+    };
+    char::from_digit(u32::from(c) - zero, 10)
+}
+
+/// Invisible characters that come with numbers pasted from address books and web pages.
+const fn is_mark(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'
+        | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+const fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}')
+}
+
+const fn is_dash(c: char) -> bool {
+    matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe58}' | '\u{fe63}' | '\u{ff0d}')
+}
+
+fn bad_character(before: &str, c: char) -> Refusal {
+    bad(format!(
+        "recipient has {} at position {}, which is not part of a phone number; each row takes one number",
+        shown_char(c),
+        before.chars().count() + 1
+    ))
+}
+
+fn bad(reason: String) -> Refusal {
+    Refusal::new(code::BAD_NUMBER, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop_assert, prop_assert_eq, prop_assume, proptest};
+
+    use super::{NumberPlan, normalise};
+    use crate::text::code;
+
+    const IRISH: NumberPlan<'_> = NumberPlan { country: Some("353"), trunk: "0" };
+    const NONE: NumberPlan<'_> = NumberPlan { country: None, trunk: "0" };
+
+    fn reason(input: &str, plan: NumberPlan<'_>) -> String {
+        let refusal = normalise(input, plan).unwrap_err();
+        assert_eq!(refusal.code, code::BAD_NUMBER);
+        refusal.reason
+    }
+
+    #[test]
+    fn one_irish_number_in_all_its_clothes() {
+        for input in [
+            "0871234567",
+            "087 123 4567",
+            "087-123-4567",
+            "087.123.4567",
+            "087/1234567",
+            "(087) 1234567",
+            "(0)87 1234567",
+            "353871234567",
+            "+353871234567",
+            "+353 87 123 4567",
+            "+353 (0)87 123 4567",
+            "+353 (0) 87 123 4567",
+            "+353 087 123 4567",
+            "(+353) 87 1234567",
+            "+(353) 87 1234567",
+            "00353871234567",
+            "00353 (0)87 1234567",
+            "353 (0)87 1234567",
+            "3530871234567",
+            " \t0871234567\r\n",
+            "\u{a0}087\u{202f}123\u{2009}4567\u{3000}",
+            "\u{202a}+353 87 123 4567\u{202c}",
+            "\u{200e}0871234567\u{200f}",
+            "\u{feff}0871234567",
+            "087–123—4567",
+            "087‑123‑4567",
+            "+353 87 123\u{2212}4567",
+            "０８７１２３４５６７",
+            "＋３５３８７１２３４５６７",
+            "٠٨٧١٢٣٤٥٦٧",
+            "۰۸۷۱۲۳۴۵۶۷",
+        ] {
+            assert_eq!(normalise(input, IRISH).as_deref(), Ok("353871234567"), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn other_countries_need_their_code() {
+        for (input, digits) in [
+            ("+44 7911 123456", "447911123456"),
+            ("447911123456", "447911123456"),
+            ("+44 (0)7911 123456", "447911123456"),
+            ("0049 151 23456789", "4915123456789"),
+            ("+39 06 1234567", "39061234567"),
+            ("+1 (212) 555-0123", "12125550123"),
+            ("06.12.34.56.78", "353612345678"),
+        ] {
+            assert_eq!(normalise(input, IRISH).as_deref(), Ok(digits), "{input}");
+        }
+        let american = NumberPlan { country: Some("1"), trunk: "1" };
+        assert_eq!(normalise("1-212-555-0123", american).as_deref(), Ok("12125550123"));
+        assert_eq!(normalise("+353 87 123 4567", american).as_deref(), Ok("353871234567"));
+        let hungarian = NumberPlan { country: Some("36"), trunk: "06" };
+        assert_eq!(normalise("06 30 123 4567", hungarian).as_deref(), Ok("36301234567"));
+        assert_eq!(normalise("+36 06 30 123 4567", hungarian).as_deref(), Ok("36301234567"));
+        let danish = NumberPlan { country: Some("45"), trunk: "" };
+        assert_eq!(normalise("+45 20 12 34 56", danish).as_deref(), Ok("4520123456"));
+    }
+
+    #[test]
+    fn a_national_number_needs_a_country() {
+        assert!(reason("0871234567", NONE).contains("no default country"));
+        assert_eq!(normalise("353871234567", NONE).as_deref(), Ok("353871234567"));
+        assert_eq!(normalise("298123456", NONE).as_deref(), Ok("298123456"));
+    }
+
+    #[test]
+    fn numbers_that_legacy_programs_have_mangled_are_refused() {
+        assert!(reason("871234567", IRISH).contains("a leading 0 was lost"));
+        assert!(reason("353871234567.0", IRISH).contains("decimals"));
+        assert!(reason("353871234567.00", IRISH).contains("decimals"));
+        assert!(reason("3.53871E+11", IRISH).contains("'E' at position 8"));
+        assert!(reason("353871234567,00", IRISH).contains("','"));
+        assert!(reason("'0871234567", IRISH).contains("'''"));
+    }
+
+    #[test]
+    fn two_numbers_are_not_one() {
+        for input in [
+            "0871234567,0861234567",
+            "0871234567;0861234567",
+            "0871234\n0861234",
+            "0871234\t0861234",
+            "0871234567/8",
+            "087/123/4567",
+            "0871234567/0861234567",
+            "0871234567 0861234567",
+            "0871234567 or 0861234567",
+        ] {
+            assert!(reason(input, IRISH).contains("one number"), "{input:?}: {}", reason(input, IRISH));
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused_with_its_cause() {
+        for (input, part) in [
+            ("", "empty"),
+            ("   ", "empty"),
+            ("+", "empty"),
+            ("()", "empty"),
+            ("\u{200e}", "empty"),
+            ("087 I23 4567", "'I' at position 5"),
+            ("087123456О", "'О' (U+041E) at position 10"),
+            ("tel:+353871234567", "'t' at position 1"),
+            ("+353 87 123 4567 x12", "'x'"),
+            ("087\0", "U+0000"),
+            ("50123", "too short"),
+            ("+35387", "too short: 5"),
+            ("+3538712345678901", "too long: 16"),
+            ("0000353871234567", "country code"),
+            ("+0871234567", "country code"),
+            ("++353871234567", "'+'"),
+            ("353+871234567", "'+'"),
+            ("((087)) 1234567", "'('"),
+            (")087 1234567", "')'"),
+        ] {
+            let plan = if input == "50123" { NONE } else { IRISH };
+            assert!(reason(input, plan).contains(part), "{input:?}: {}", reason(input, plan));
+        }
+        assert!(reason(&"0".repeat(81), IRISH).contains("longer than 80"));
+        let danish = NumberPlan { country: Some("45"), trunk: "" };
+        assert!(reason("020123456", danish).contains("starts with 0"));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_input_gives_digits_or_a_reason_without_the_number(input in "[0-9+() ./٣x\n\\PC-]{0,40}") {
+            for plan in [IRISH, NONE] {
+                match normalise(&input, plan) {
+                    Ok(digits) => {
+                        prop_assert!((7..=15).contains(&digits.len()));
+                        prop_assert!(digits.bytes().all(|b| b.is_ascii_digit()));
+                        prop_assert!(!digits.starts_with('0'));
+                    }
+                    Err(refusal) => {
+                        prop_assert_eq!(refusal.code, code::BAD_NUMBER);
+                        let run = refusal.reason.split(|c: char| !c.is_numeric()).map(str::len).max();
+                        prop_assert!(run.unwrap_or(0) < 7, "{}", refusal.reason);
+                    }
+                }
+            }
+        }
+
+        /// Replies come back as digits, and an application answers to what it got. (Numbers of under ten digits
+        /// abroad must be written with `+`: see `MIN_BARE_DIGITS`.)
+        #[test]
+        fn normalising_twice_changes_nothing(input in "(\\+|00|0)?[1-9][0-9 ()/.-]{5,16}") {
+            for plan in [IRISH, NONE] {
+                if let Ok(digits) = normalise(&input, plan) {
+                    prop_assume!(digits.len() >= 10 || plan.country.is_none() || digits.starts_with("353"));
+                    prop_assert_eq!(normalise(&digits, plan), Ok(digits));
+                }
+            }
+        }
+
+        #[test]
+        fn with_a_plus_the_result_is_always_stable(digits in "[1-9][0-9]{6,14}") {
+            if let Ok(once) = normalise(&format!("+{digits}"), IRISH) {
+                prop_assert_eq!(normalise(&format!("+{once}"), IRISH), Ok(once));
+            }
+        }
+    }
+}
