@@ -14,8 +14,7 @@ const MAX_DIGITS: usize = 15;
 /// Characters with all decoration; longer input is no phone number and is not looked at.
 const MAX_INPUT: usize = 80;
 
-/// Digits that a number needs to pass as international with neither `+` nor `00`. Spreadsheets drop the leading zero
-/// of a national number, and what is left of an Irish or French one (nine digits) is a number in another country.
+/// Digits that a foreign number needs to pass with neither `+` nor `00`: see [`plausible_bare`].
 const MIN_BARE_DIGITS: usize = 10;
 
 /// How national numbers are read.
@@ -80,7 +79,7 @@ fn read(input: &str) -> Result<Written, Refusal> {
                     open = None;
                 }
                 '.' => dots.push(count),
-                '/' if slash.is_none() => slash = Some(count),
+                '/' => slash = Some(count),
                 _ if is_space(c) || is_dash(c) => {}
                 _ if c.is_whitespace()
                     && (input[..at].trim().is_empty() || input[at..].trim().is_empty()) => {}
@@ -132,14 +131,31 @@ fn international(written: &Written, plan: NumberPlan<'_>) -> Result<String, Refu
                 .to_owned(),
         ));
     }
-    if plan.country.is_some() && !of_country && digits.len() < MIN_BARE_DIGITS {
+    if let Some(country) = plan.country
+        && !of_country
+        && !plausible_bare(digits, country)
+    {
         return Err(bad(format!(
             "recipient has {} digits and begins neither with '+' or 00, nor with the national prefix, nor with the \
-             configured country; if a leading 0 was lost, store the number as text",
+             configured country; if a leading 0 was lost, store the number as text, and if it is abroad, write '+'",
             digits.len()
         )));
     }
     Ok(without_trunk(digits, written.group, plan))
+}
+
+/// Whether digits with no prefix can be meant for another country.
+///
+/// Spreadsheets drop the leading zero of a national number, and what is left is somebody's number elsewhere: `861234567`
+/// is Irish without its zero, and Chinese with a `+`. An Irish or French one has nine digits then. A British one has ten
+/// and starts with 7, but numbers of the two countries with a code of one digit (1 and 7) always have eleven. An
+/// American one never had a prefix to lose: ten digits there are national to everybody who writes them.
+fn plausible_bare(digits: &str, country: &str) -> bool {
+    match digits.len() {
+        len if len < MIN_BARE_DIGITS => false,
+        10 => !digits.starts_with(['1', '7']) && country != "1",
+        _ => true,
+    }
 }
 
 fn national(rest: &str, plan: NumberPlan<'_>) -> Result<String, Refusal> {
@@ -241,6 +257,7 @@ mod tests {
             "087-123-4567",
             "087.123.4567",
             "087/1234567",
+            "087/123/4567",
             "(087) 1234567",
             "(0)87 1234567",
             "353871234567",
@@ -305,6 +322,11 @@ mod tests {
     #[test]
     fn numbers_that_legacy_programs_have_mangled_are_refused() {
         assert!(reason("871234567", IRISH).contains("a leading 0 was lost"));
+        let british = NumberPlan { country: Some("44"), trunk: "0" };
+        assert!(reason("7700900123", british).contains("a leading 0 was lost"));
+        let american = NumberPlan { country: Some("1"), trunk: "1" };
+        assert!(reason("212-555-0123", american).contains("10 digits"));
+        assert_eq!(normalise("4520123456", IRISH).as_deref(), Ok("4520123456"));
         assert!(reason("353871234567.0", IRISH).contains("decimals"));
         assert!(reason("353871234567.00", IRISH).contains("decimals"));
         assert!(reason("3.53871E+11", IRISH).contains("'E' at position 8"));
@@ -320,7 +342,7 @@ mod tests {
             "0871234\n0861234",
             "0871234\t0861234",
             "0871234567/8",
-            "087/123/4567",
+            "087/1234567/8",
             "0871234567/0861234567",
             "0871234567 0861234567",
             "0871234567 or 0861234567",
@@ -379,13 +401,13 @@ mod tests {
             }
         }
 
-        /// Replies come back as digits, and an application answers to what it got. (Numbers of under ten digits
-        /// abroad must be written with `+`: see `MIN_BARE_DIGITS`.)
+        /// Replies come back as digits, and an application answers to what it got. (What `plausible_bare` refuses must
+        /// be written with `+`.)
         #[test]
         fn normalising_twice_changes_nothing(input in "(\\+|00|0)?[1-9][0-9 ()/.-]{5,16}") {
             for plan in [IRISH, NONE] {
                 if let Ok(digits) = normalise(&input, plan) {
-                    prop_assume!(digits.len() >= 10 || plan.country.is_none() || digits.starts_with("353"));
+                    prop_assume!(digits.len() >= 11 || plan.country.is_none() || digits.starts_with("353"));
                     prop_assert_eq!(normalise(&digits, plan), Ok(digits));
                 }
             }
