@@ -127,6 +127,13 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_that_does_not_divide_a_second_is_not_exceeded() {
+        let mut pace = Pace::new(Some(3.0), START);
+        pace.take(3, START);
+        assert_eq!(pace.next_at(START), Some(START + Duration::from_nanos(1_000_000_002)));
+    }
+
+    #[test]
     fn what_was_taken_beyond_the_limit_is_waited_for() {
         let mut pace = Pace::new(Some(10.0), START);
         pace.take(5, START);

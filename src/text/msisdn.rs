@@ -114,14 +114,13 @@ fn refuse_decimals(digits: &str, dots: &[usize]) -> Result<(), Refusal> {
 fn international(written: &Written, plan: NumberPlan<'_>) -> Result<String, Refusal> {
     let digits = written.digits.as_str();
     if written.plus {
-        return Ok(without_trunk(digits, written.group, plan));
+        return without_trunk(digits, written.group, plan);
     }
     if let Some(rest) = digits.strip_prefix("00") {
         let group = written.group.and_then(|(start, end)| Some((start.checked_sub(2)?, end.checked_sub(2)?)));
-        return Ok(without_trunk(rest, group, plan));
+        return without_trunk(rest, group, plan);
     }
-    let of_country = plan.country.is_some_and(|country| digits.starts_with(country));
-    if !of_country && !plan.trunk.is_empty() && digits.starts_with(plan.trunk) {
+    if !plan.trunk.is_empty() && digits.starts_with(plan.trunk) {
         return national(&digits[plan.trunk.len()..], plan);
     }
     if digits.starts_with('0') {
@@ -132,7 +131,7 @@ fn international(written: &Written, plan: NumberPlan<'_>) -> Result<String, Refu
         ));
     }
     if let Some(country) = plan.country
-        && !of_country
+        && !digits.starts_with(country)
         && !plausible_bare(digits, country)
     {
         return Err(bad(format!(
@@ -141,7 +140,7 @@ fn international(written: &Written, plan: NumberPlan<'_>) -> Result<String, Refu
             digits.len()
         )));
     }
-    Ok(without_trunk(digits, written.group, plan))
+    without_trunk(digits, written.group, plan)
 }
 
 /// Whether digits with no prefix can be meant for another country.
@@ -176,22 +175,24 @@ fn national(rest: &str, plan: NumberPlan<'_>) -> Result<String, Refusal> {
 ///
 /// The first is understood for every country, because the parentheses say what is meant; the second only for our own,
 /// since Italian numbers keep their 0.
-fn without_trunk(digits: &str, group: Option<(usize, usize)>, plan: NumberPlan<'_>) -> String {
+fn without_trunk(
+    digits: &str,
+    group: Option<(usize, usize)>,
+    plan: NumberPlan<'_>,
+) -> Result<String, Refusal> {
     if let Some((start, end)) = group
         && start > 0
         && digits.get(start..end) == Some("0")
     {
-        return format!("{}{}", &digits[..start], &digits[end..]);
+        return Ok(format!("{}{}", &digits[..start], &digits[end..]));
     }
     if let Some(country) = plan.country
         && plan.trunk.starts_with('0')
         && let Some(rest) = digits.strip_prefix(country).and_then(|rest| rest.strip_prefix(plan.trunk))
-        // More than one prefix is no habit but a mistake; it stays, and is too long or does not exist.
-        && !rest.starts_with('0')
     {
-        return format!("{country}{rest}");
+        return national(rest, plan);
     }
-    digits.to_owned()
+    Ok(digits.to_owned())
 }
 
 /// ASCII digits, and those of full-width and Arabic keyboards, which mean the same.
@@ -299,6 +300,9 @@ mod tests {
             ("+39 06 1234567", "39061234567"),
             ("+1 (212) 555-0123", "12125550123"),
             ("06.12.34.56.78", "353612345678"),
+            ("0044 (0)7911 123456", "447911123456"),
+            ("+44 (0)20 (7946) 0123", "442079460123"),
+            ("+290 1234", "2901234"),
         ] {
             assert_eq!(normalise(input, IRISH).as_deref(), Ok(digits), "{input}");
         }
@@ -308,6 +312,10 @@ mod tests {
         let hungarian = NumberPlan { country: Some("36"), trunk: "06" };
         assert_eq!(normalise("06 30 123 4567", hungarian).as_deref(), Ok("36301234567"));
         assert_eq!(normalise("+36 06 30 123 4567", hungarian).as_deref(), Ok("36301234567"));
+        assert!(reason("06 030 123 4567", hungarian).contains("0 too many"));
+        let russian = NumberPlan { country: Some("7"), trunk: "8" };
+        assert_eq!(normalise("8 (912) 345-67-89", russian).as_deref(), Ok("79123456789"));
+        assert_eq!(normalise("+7 812 345-67-89", russian).as_deref(), Ok("78123456789"));
         let danish = NumberPlan { country: Some("45"), trunk: "" };
         assert_eq!(normalise("+45 20 12 34 56", danish).as_deref(), Ok("4520123456"));
     }
@@ -366,6 +374,9 @@ mod tests {
             ("087\0", "U+0000"),
             ("50123", "too short"),
             ("+35387", "too short: 5"),
+            ("+353871", "too short: 6"),
+            ("+(0)353 87 123 4567", "country code"),
+            ("+353 0087 1234567", "0 too many"),
             ("+3538712345678901", "too long: 16"),
             ("0000353871234567", "country code"),
             ("+0871234567", "country code"),
