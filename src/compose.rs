@@ -225,5 +225,4 @@ fn language_key(language: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "compose_tests.rs"]
 mod tests;

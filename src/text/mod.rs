@@ -2,7 +2,7 @@
 //!
 //! Pure: no clock, no table, no log. Every refusal made here ends in the row's `error_code` and `error`, where the
 //! author of the row reads it and where a log may repeat it. So a reason never quotes a body, a parameter's value or a
-//! phone number; what it quotes goes through [`shown`] or [`shown_char`].
+//! phone number; what it quotes goes through `shown` or `shown_char`.
 
 pub mod gsm;
 pub mod msisdn;

@@ -304,5 +304,4 @@ fn bad_params(reason: String) -> Refusal {
 }
 
 #[cfg(test)]
-#[path = "template_tests.rs"]
 mod tests;
