@@ -5,9 +5,12 @@
 //! PostgreSQL, `gateway` to HTTP), the `engine`, and the process around it (`daemon`, `cli`, `sim`).
 
 pub mod clock;
+pub mod compose;
 pub mod config;
 pub mod engine;
 pub mod message;
+pub mod pace;
 pub mod policy;
 pub mod store;
+pub mod text;
 pub mod verdict;

@@ -7,4 +7,5 @@
 
 mod house;
 mod layers;
+mod oracles;
 mod support;
