@@ -5,5 +5,6 @@
 //! PostgreSQL, `gateway` to HTTP), the `engine`, and the process around it (`daemon`, `cli`, `sim`).
 
 pub mod config;
+pub mod gateway;
 pub mod message;
 pub mod verdict;
