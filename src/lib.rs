@@ -8,6 +8,7 @@ pub mod clock;
 pub mod compose;
 pub mod config;
 pub mod engine;
+pub mod gateway;
 pub mod message;
 pub mod pace;
 pub mod policy;

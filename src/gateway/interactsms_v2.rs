@@ -1,0 +1,383 @@
+//! InteractSMS v2: one Campaign of one recipient, with a bearer token.
+//!
+//! Pure. What the API's pages leave open is decided for safety: an answer that is not clearly theirs is unknown.
+//! No answer carries an id; receipts name the message by the NotifyId that is sent along.
+
+use bytes::Bytes;
+use http::Method;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use url::Url;
+
+use crate::config::{self, CodeClass, Secret};
+use crate::gateway::answer::{Answer, by_class, by_status, class_of_status, quote};
+use crate::gateway::{BuildError, Dialect, Prepared, parse_url};
+use crate::message::{Outgoing, Refusal};
+use crate::verdict::{DeferCause, Verdict};
+
+#[derive(Debug)]
+pub(super) struct InteractsmsV2 {
+    url: Url,
+    campaign_name: Option<String>,
+}
+
+impl InteractsmsV2 {
+    pub(super) fn build(cfg: &config::InteractsmsV2) -> Result<InteractsmsV2, BuildError> {
+        let url = parse_url("api_url", &format!("{}/api/v2/Campaign", cfg.api_url.trim_end_matches('/')))?;
+        Ok(InteractsmsV2 { url, campaign_name: cfg.campaign_name.clone() })
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Campaign<'a> {
+    text: &'a str,
+    from: &'a str,
+    recipient_info: Recipients<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    campaign_name: Option<&'a str>,
+}
+
+/// Serialises straight from the messages, without a list of its own.
+struct Recipients<'a>(&'a [Outgoing]);
+
+impl Serialize for Recipients<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(
+            self.0
+                .iter()
+                .map(|message| Recipient { msisdn: &message.recipient, notify_id: &message.gateway_ref }),
+        )
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Recipient<'a> {
+    msisdn: &'a str,
+    notify_id: &'a str,
+}
+
+impl Dialect for InteractsmsV2 {
+    fn request(&self, messages: &[Outgoing], token: Option<&Secret>) -> Result<Prepared, Refusal> {
+        let Some(first) = messages.first() else {
+            return Err(Refusal::new("empty_request", "there is no message to send"));
+        };
+        let campaign = Campaign {
+            text: &first.text,
+            from: &first.sender,
+            recipient_info: Recipients(messages),
+            campaign_name: self.campaign_name.as_deref(),
+        };
+        let body = serde_json::to_vec(&campaign)
+            .map_err(|_| Refusal::new("unsendable_text", "the message cannot be written as JSON"))?;
+        let mut headers = HeaderMap::with_capacity(2);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(bearer) = token.and_then(bearer) {
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        Ok(Prepared { method: Method::POST, url: self.url.clone(), headers, body: Bytes::from(body) })
+    }
+
+    fn verdict(&self, answer: &Answer) -> Verdict {
+        let own = answer.json::<Own>();
+        match answer.status {
+            200..=299 => match own {
+                Some(own) if own.success => own.success_verdict(answer),
+                Some(own) => own.refusal(answer, CodeClass::Rejected),
+                None => by_status(answer, None),
+            },
+            // Only the gateway itself can say that it did not take the message; a balancer in front of it, which
+            // makes these three up when an answer is late, cannot.
+            502..=504 => match own {
+                Some(own) if !own.success => own.refusal(answer, CodeClass::Busy),
+                _ => by_status(answer, None),
+            },
+            400 | 422 => match own {
+                Some(own) => own.refusal(answer, CodeClass::Rejected),
+                None => by_status(answer, None),
+            },
+            status => by_class(class_of_status(status), answer, own.and_then(|own| own.text()).as_deref()),
+        }
+    }
+}
+
+/// `Authorization: Bearer …`; `None` for a token that no header can carry (log-in refuses those).
+pub(super) fn bearer(token: &Secret) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The gateway's own shape of an answer: recognised by its `success`.
+#[derive(Deserialize)]
+struct Own {
+    success: bool,
+    #[serde(default)]
+    message: Value,
+    #[serde(default)]
+    errors: Value,
+}
+
+/// What the gateway's known texts mean, wherever they turn up.
+enum Known {
+    NoCredit,
+    SenderNotValid,
+}
+
+fn recognise(text: &str) -> Option<Known> {
+    let text = text.to_ascii_lowercase();
+    if text.contains("no credit") {
+        Some(Known::NoCredit)
+    } else if text.contains("sender is not valid") {
+        Some(Known::SenderNotValid)
+    } else {
+        None
+    }
+}
+
+impl Own {
+    /// `success: true`. `errors` lists the recipients that were skipped while the others were taken. We send one
+    /// recipient, so an entry that says anything can only be about it: it was skipped. The shape of an entry is
+    /// not documented, hence any that carries text will do; one that carries none proves nothing.
+    fn success_verdict(&self, answer: &Answer) -> Verdict {
+        if is_empty(&self.errors) {
+            return Verdict::Accepted { gateway_message_id: None, note: None };
+        }
+        if text_of(&self.errors).is_none() {
+            return Verdict::Unknown {
+                reason: "the gateway reported success together with an error that it does not name"
+                    .to_owned(),
+            };
+        }
+        self.refusal(answer, CodeClass::Rejected)
+    }
+
+    /// Not accepted; `class` unless the text names something that we know.
+    fn refusal(&self, answer: &Answer, class: CodeClass) -> Verdict {
+        let text = self.text();
+        match text.as_deref().and_then(recognise) {
+            Some(Known::NoCredit) => Verdict::Deferred {
+                cause: DeferCause::NoCredit,
+                retry_after: None,
+                reason: "the gateway account has no credits; buy credits, then start the gateway again"
+                    .to_owned(),
+            },
+            Some(Known::SenderNotValid) => Verdict::Rejected {
+                code: "sender_not_valid",
+                reason: format!(
+                    "the gateway does not know this sender (\"{}\"); use one from the account's sender list",
+                    quote(text.as_deref().unwrap_or_default())
+                ),
+            },
+            None => by_class(class, answer, text.as_deref()),
+        }
+    }
+
+    /// What the gateway says: its errors if there are any, and its message otherwise.
+    fn text(&self) -> Option<String> {
+        if self.success {
+            text_of(&self.errors)
+        } else {
+            text_of(&self.errors).or_else(|| text_of(&self.message))
+        }
+    }
+}
+
+/// Nothing listed, in whatever way the gateway may write that.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::String(text) => text.trim().is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// The texts and numbers in a value, wherever they stand in it. Depth is bounded by the JSON parser.
+fn text_of(value: &Value) -> Option<String> {
+    fn collect(value: &Value, out: &mut String) {
+        match value {
+            Value::Null | Value::Bool(_) => {}
+            Value::Number(number) => push(&number.to_string(), out),
+            Value::String(text) => push(text.trim(), out),
+            Value::Array(items) => items.iter().for_each(|item| collect(item, out)),
+            Value::Object(fields) => fields.values().for_each(|item| collect(item, out)),
+        }
+    }
+    fn push(text: &str, out: &mut String) {
+        if !out.is_empty() && !text.is_empty() {
+            out.push_str(", ");
+        }
+        out.push_str(text);
+    }
+    let mut out = String::new();
+    collect(value, &mut out);
+    if out.is_empty() { None } else { Some(out) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Strategy, any, prop_assert, prop_oneof, proptest};
+
+    use super::InteractsmsV2;
+    use crate::config::{self, Secret};
+    use crate::gateway::answer::Answer;
+    use crate::gateway::{Dialect, outgoing_for_tests};
+    use crate::verdict::{DeferCause, Verdict};
+
+    fn dialect() -> InteractsmsV2 {
+        InteractsmsV2::build(&config::InteractsmsV2 {
+            api_url: "https://api.example.test".to_owned(),
+            token_url: "https://auth.example.test/token".to_owned(),
+            username: "u".to_owned(),
+            password: Secret::new("p"),
+            campaign_name: None,
+        })
+        .unwrap()
+    }
+
+    fn verdict(status: u16, body: &str) -> Verdict {
+        dialect().verdict(&Answer::new(status, body.to_owned()))
+    }
+
+    fn cause(status: u16, body: &str) -> Option<DeferCause> {
+        match verdict(status, body) {
+            Verdict::Deferred { cause, .. } => Some(cause),
+            Verdict::Accepted { .. } | Verdict::Rejected { .. } | Verdict::Unknown { .. } => None,
+        }
+    }
+
+    fn refused_with(status: u16, body: &str) -> Option<(&'static str, String)> {
+        match verdict(status, body) {
+            Verdict::Rejected { code, reason } => Some((code, reason)),
+            Verdict::Accepted { .. } | Verdict::Deferred { .. } | Verdict::Unknown { .. } => None,
+        }
+    }
+
+    #[test]
+    fn the_request_is_the_documented_campaign() {
+        let prepared =
+            dialect().request(&[outgoing_for_tests("Fáilte €5")], Some(&Secret::new("a.b.c"))).unwrap();
+        assert_eq!(prepared.url.as_str(), "https://api.example.test/api/v2/Campaign");
+        assert_eq!(prepared.headers["authorization"], "Bearer a.b.c");
+        assert!(prepared.headers["authorization"].is_sensitive());
+        assert_eq!(
+            std::str::from_utf8(&prepared.body).unwrap(),
+            r#"{"text":"Fáilte €5","from":"Clinic","recipientInfo":[{"msisdn":"353871234567","notifyId":"1-00000000-1"}]}"#
+        );
+    }
+
+    #[test]
+    fn success_without_errors_is_accepted() {
+        for body in [
+            r#"{"success":true,"message":"Campaign scheduled","errors":[]}"#,
+            r#"{"success":true,"message":null,"errors":null}"#,
+            r#"{"success":true}"#,
+        ] {
+            assert!(matches!(verdict(200, body), Verdict::Accepted { .. }), "{body}");
+            assert!(matches!(verdict(201, body), Verdict::Accepted { .. }), "{body}");
+            for status in [301, 400, 401, 403, 404, 408, 422, 429, 500, 502, 503, 504] {
+                assert!(!matches!(verdict(status, body), Verdict::Accepted { .. }), "{status} {body}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_error_beside_success_means_that_the_only_recipient_was_skipped() {
+        for errors in [
+            r#"["Invalid number"]"#,
+            r#"[{"msisdn":"353871234567","error":"Invalid number"}]"#,
+            r#"{"353871234567":["Invalid number"]}"#,
+            r#""Invalid number""#,
+        ] {
+            let body = format!(r#"{{"success":true,"message":"Campaign scheduled","errors":{errors}}}"#);
+            let (code, reason) = refused_with(200, &body).unwrap_or_else(|| panic!("{body}"));
+            assert_eq!(code, "gateway_refused");
+            assert!(reason.contains("Invalid number"), "{reason}");
+            assert!(!reason.contains("353871234567"), "{reason}");
+        }
+        for errors in ["[null]", r#"[""]"#, "[{}]", "true"] {
+            let body = format!(r#"{{"success":true,"errors":{errors}}}"#);
+            assert!(matches!(verdict(200, &body), Verdict::Unknown { .. }), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_keeps_the_words_of_the_gateway() {
+        let (code, reason) = refused_with(200, r#"{"success":false,"message":"Text is empty"}"#).unwrap();
+        assert_eq!((code, reason.contains("Text is empty")), ("gateway_refused", true));
+        assert!(refused_with(400, "").is_some() && refused_with(422, "<html>").is_some());
+        let (code, _) = refused_with(200, r#"{"success":false,"message":"Sender is not valid"}"#).unwrap();
+        assert_eq!(code, "sender_not_valid");
+        let no_credit = "Error trying to add a new message. No credits available";
+        for status in [200, 400] {
+            let body = format!(r#"{{"success":false,"errors":["{no_credit}"]}}"#);
+            assert_eq!(cause(status, &body), Some(DeferCause::NoCredit));
+        }
+    }
+
+    #[test]
+    fn statuses_that_say_something_about_the_gateway_defer() {
+        assert_eq!(cause(401, ""), Some(DeferCause::Unauthorized));
+        for status in [301, 302, 307, 403, 404, 405, 407] {
+            assert_eq!(cause(status, "<html>"), Some(DeferCause::Misconfigured), "{status}");
+        }
+        assert_eq!(cause(429, "slow down"), Some(DeferCause::Throttled));
+        for status in [502, 503, 504] {
+            let own = r#"{"success":false,"message":"Try later"}"#;
+            assert_eq!(cause(status, own), Some(DeferCause::Busy), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_clearly_an_answer_of_the_gateway_is_unknown() {
+        for (status, body) in [
+            (200, ""),
+            (204, ""),
+            (200, "<html>blocked</html>"),
+            (200, r#"{"success":true"#),
+            (200, r#"{"success":"true"}"#),
+            (200, r#"{"success":true,"success":true}"#),
+            (200, "[]"),
+            (200, "null"),
+            (408, ""),
+            (500, r#"{"success":false,"message":"internal"}"#),
+            (502, "<html>"),
+            (503, ""),
+            (504, r#"{"success":true}"#),
+            (100, ""),
+            (999, ""),
+        ] {
+            assert!(matches!(verdict(status, body), Verdict::Unknown { .. }), "{status} {body}");
+        }
+        let mut cut = Answer::new(200, r#"{"success":true,"errors":[]}"#);
+        cut.truncated = true;
+        assert!(matches!(dialect().verdict(&cut), Verdict::Unknown { .. }));
+        let not_utf8 = Answer::new(200, &b"{\"success\":true,\"message\":\"\xff\"}"[..]);
+        assert!(matches!(dialect().verdict(&not_utf8), Verdict::Unknown { .. }));
+    }
+
+    fn bodies() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            any::<Vec<u8>>(),
+            r#"[{]?"success":(true|false|1|"x"),"(errors|message)":(\[\]|\[1\]|""|[{][}]|null)[}]?"#
+                .prop_map(String::into_bytes),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn accepted_means_whole_success_and_no_panic_ever(status in any::<u16>(), body in bodies(), truncated: bool) {
+            let mut answer = Answer::new(status, body.clone());
+            answer.truncated = truncated;
+            if let Verdict::Accepted { .. } = dialect().verdict(&answer) {
+                prop_assert!((200..300).contains(&status) && !truncated);
+                let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                prop_assert!(value["success"] == serde_json::json!(true));
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Finds out whether a gateway can be used, without sending anything to anybody.
+//!
+//! InteractSMS v2 is asked for its sender list, behind a log-in: that proves name, TLS, proxy, credentials and API,
+//! and costs nothing. The other gateways have no call that is known to be harmless (v1 takes a bare GET of its send
+//! address for a submission), so only the root of the host is looked at, with HEAD and without credentials: any
+//! answer proves name, TCP, TLS and proxy, and no application behind the root sends messages.
+
+use http::header::AUTHORIZATION;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use url::Url;
+
+use crate::gateway::answer::{Answer, by_status};
+use crate::gateway::auth::Auth;
+use crate::gateway::egress::{ANSWER_BYTES, Egress, place_of};
+use crate::gateway::interactsms_v2::bearer;
+use crate::gateway::{BuildError, Deferral, parse_url};
+use crate::verdict::{DeferCause, Verdict};
+
+/// An account may have many senders.
+const SENDER_LIST_BYTES: usize = 1024 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeReport {
+    /// The senders that the account may use; `None` where the gateway has no such list.
+    pub senders: Option<Vec<SenderId>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SenderId {
+    pub name: String,
+    /// 0: ComReg sender ID. 1: international, does not reach Irish numbers. 2: numeric.
+    #[serde(default, rename = "type")]
+    pub kind: Option<i64>,
+}
+
+#[derive(Debug)]
+pub(super) enum Target {
+    SenderList(Url),
+    Root(Url),
+}
+
+impl Target {
+    pub(super) fn sender_list(api_url: &str) -> Result<Target, BuildError> {
+        let url = format!("{}/api/v2/senderlist", api_url.trim_end_matches('/'));
+        Ok(Target::SenderList(parse_url("api_url", &url)?))
+    }
+
+    pub(super) fn root_of(url: &str) -> Result<Target, BuildError> {
+        let mut url = parse_url("url", url)?;
+        url.set_path("/");
+        url.set_query(None);
+        Ok(Target::Root(url))
+    }
+
+    /// Shares host and scheme with the address that messages go to.
+    pub(super) fn url(&self) -> &Url {
+        match self {
+            Target::SenderList(url) | Target::Root(url) => url,
+        }
+    }
+
+    pub(super) async fn run(&self, egress: &Egress, auth: Option<&Auth>) -> Result<ProbeReport, Deferral> {
+        match (self, auth) {
+            (Target::SenderList(url), Some(auth)) => {
+                let answer = match list(url, egress, auth).await? {
+                    refused if refused.status == StatusCode::UNAUTHORIZED.as_u16() => {
+                        list(url, egress, auth).await?
+                    }
+                    answer => answer,
+                };
+                senders(&answer, url)
+            }
+            (Target::SenderList(url) | Target::Root(url), _) => {
+                let answer =
+                    egress.call(reqwest::Request::new(Method::HEAD, url.clone()), ANSWER_BYTES).await?;
+                if answer.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED.as_u16() {
+                    let reason = "the proxy wants a log-in (407); check user and password in proxy";
+                    return Err(Deferral::misconfigured(reason.to_owned()));
+                }
+                Ok(ProbeReport { senders: None })
+            }
+        }
+    }
+}
+
+/// Asks once; a token that is refused is not used again.
+async fn list(url: &Url, egress: &Egress, auth: &Auth) -> Result<Answer, Deferral> {
+    let token = auth.token(egress).await?;
+    let mut request = reqwest::Request::new(Method::GET, url.clone());
+    if let Some(bearer) = bearer(&token.secret) {
+        request.headers_mut().insert(AUTHORIZATION, bearer);
+    }
+    let answer = egress.call(request, SENDER_LIST_BYTES).await?;
+    if answer.status == StatusCode::UNAUTHORIZED.as_u16() {
+        auth.invalidate(&token);
+    }
+    Ok(answer)
+}
+
+fn senders(answer: &Answer, url: &Url) -> Result<ProbeReport, Deferral> {
+    if answer.is_whole_success()
+        && let Some(senders) = answer.json::<Vec<SenderId>>()
+    {
+        return Ok(ProbeReport { senders: Some(senders) });
+    }
+    let place = place_of(url);
+    Err(match by_status(answer, None) {
+        Verdict::Deferred { cause, retry_after, reason } => Deferral { cause, retry_after, reason },
+        Verdict::Accepted { .. } | Verdict::Rejected { .. } | Verdict::Unknown { .. } => Deferral {
+            cause: DeferCause::Busy,
+            retry_after: answer.wait(),
+            reason: format!("{place} answered HTTP {} instead of its sender list", answer.status),
+        },
+    })
+}

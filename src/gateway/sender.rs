@@ -1,0 +1,193 @@
+//! Sends messages to one gateway and says what became of each.
+//!
+//! The one rule: an error before the body was handed over for writing is certain (the message stays queued), any
+//! error after it is unknown. Which of the two holds is read from the [`Departure`], never guessed from an error's
+//! text. Nothing here retries, except that a request answered with 401, which is certainly not accepted, is repeated
+//! once with a fresh token.
+
+use std::fmt;
+use std::slice;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::{sleep, timeout};
+
+use crate::config::Secret;
+use crate::gateway::answer::{Answer, quote};
+use crate::gateway::auth::Auth;
+use crate::gateway::departure::{Departure, Fate, Gate, OneWayBody, SettleOnDrop};
+use crate::gateway::egress::{ANSWER_BYTES, Egress, connect_failure, place_of, read_answer, root_cause};
+use crate::gateway::{Deferral, Dialect, Prepared};
+use crate::message::Outgoing;
+use crate::verdict::{DeferCause, Verdict};
+
+/// The client's own connect timeout comes first and explains itself better; this is the net below it.
+const CONNECT_SLACK: Duration = Duration::from_secs(1);
+/// Characters of a message that, found in a gateway's text, show that the gateway repeats the message.
+const ECHO_CHARS: usize = 8;
+
+pub(super) struct Sender {
+    pub(super) dialect: Box<dyn Dialect>,
+    pub(super) egress: Egress,
+    pub(super) auth: Option<Auth>,
+    /// What a gateway's text must not bring into a row or a log.
+    pub(super) secrets: Vec<Secret>,
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").field("dialect", &self.dialect).finish_non_exhaustive()
+    }
+}
+
+/// How an exchange ended, when it did not end with an answer.
+type Exchanged = Result<Answer, Verdict>;
+
+impl Sender {
+    pub(super) async fn send(&self, message: &Outgoing, gate: &Gate) -> Verdict {
+        let exchanged = match &self.auth {
+            None => self.exchange(message, None, gate).await,
+            Some(auth) => self.exchange_logged_in(auth, message, gate).await,
+        };
+        let verdict = match exchanged {
+            Ok(answer) => self.dialect.verdict(&answer),
+            Err(verdict) => verdict,
+        };
+        self.redacted(verdict, message)
+    }
+
+    async fn exchange_logged_in(&self, auth: &Auth, message: &Outgoing, gate: &Gate) -> Exchanged {
+        let token = auth.token(&self.egress).await.map_err(Verdict::from)?;
+        let answer = self.exchange(message, Some(&token.secret), gate).await?;
+        if answer.status != StatusCode::UNAUTHORIZED.as_u16() {
+            return Ok(answer);
+        }
+        auth.invalidate(&token);
+        let token = auth.token(&self.egress).await.map_err(Verdict::from)?;
+        self.exchange(message, Some(&token.secret), gate).await
+    }
+
+    /// One request, at most once on the wire.
+    async fn exchange(&self, message: &Outgoing, token: Option<&Secret>, gate: &Gate) -> Exchanged {
+        let prepared = self
+            .dialect
+            .request(slice::from_ref(message), token)
+            .map_err(|refusal| Verdict::Rejected { code: refusal.code, reason: refusal.reason })?;
+        let place = place_of(&prepared.url);
+        let departure = Departure::new(gate);
+        let _settled = SettleOnDrop(departure.clone());
+        let has_body = !prepared.body.is_empty();
+        let request = request(prepared, &departure);
+        // A request without a body has no later moment to ask at. That it left before it is even connected errs on
+        // the side of "unknown", and a connect error tells better.
+        if !has_body && !departure.leave() {
+            return Err(held_back());
+        }
+        let mut exchange = std::pin::pin!(async {
+            let response = self.egress.client.execute(request).await?;
+            Ok::<Answer, reqwest::Error>(read_answer(response, ANSWER_BYTES).await)
+        });
+
+        let patience = self.egress.connect_timeout + CONNECT_SLACK;
+        let early = if has_body {
+            tokio::select! {
+                biased;
+                ended = &mut exchange => Some(Ended::With(ended)),
+                () = departure.asked() => None,
+                () = sleep(patience) => Some(Ended::TooLate),
+            }
+        } else {
+            None
+        };
+        let ended = match early {
+            Some(Ended::TooLate) if departure.settle() != Fate::Left => Ended::TooLate,
+            Some(Ended::With(result)) => Ended::With(result),
+            // The body is on its way, perhaps since this very moment.
+            Some(Ended::TooLate) | None => {
+                let connecting = if has_body { Duration::ZERO } else { patience };
+                match timeout(connecting + self.egress.request_timeout, exchange).await {
+                    Ok(result) => Ended::With(result),
+                    Err(_) => Ended::TooLate,
+                }
+            }
+        };
+        match ended {
+            Ended::With(Ok(answer)) => Ok(answer),
+            Ended::With(Err(error)) => Err(failed(&error, departure.settle(), has_body, &place)),
+            Ended::TooLate => Err(self.too_late(departure.settle(), &place)),
+        }
+    }
+
+    fn too_late(&self, fate: Fate, place: &str) -> Verdict {
+        match fate {
+            Fate::Left => Verdict::Unknown {
+                reason: format!(
+                    "{place} did not answer within {} s of getting the message",
+                    self.egress.request_timeout.as_secs_f32()
+                ),
+            },
+            Fate::HeldBack => held_back(),
+            Fate::NeverLeft => {
+                Verdict::from(Deferral::unreachable(format!("no connection to {place} in time")))
+            }
+        }
+    }
+
+    /// A gateway may repeat in its answer what it was sent. Neither the text nor a credential goes further.
+    fn redacted(&self, mut verdict: Verdict, message: &Outgoing) -> Verdict {
+        let (Verdict::Rejected { reason, .. }
+        | Verdict::Deferred { reason, .. }
+        | Verdict::Unknown { reason }) = &mut verdict
+        else {
+            return verdict;
+        };
+        let text: String = quote(&message.text).chars().take(ECHO_CHARS).collect();
+        let echoes = std::iter::once(text).filter(|text| text.chars().count() == ECHO_CHARS);
+        let secrets =
+            self.secrets.iter().map(|secret| secret.expose().to_owned()).filter(|text| !text.is_empty());
+        for hidden in echoes.chain(secrets) {
+            if let Some(at) = reason.find(&hidden) {
+                reason.truncate(at);
+                reason.push_str("[left out]");
+            }
+        }
+        verdict
+    }
+}
+
+enum Ended {
+    With(Result<Answer, reqwest::Error>),
+    TooLate,
+}
+
+fn request(prepared: Prepared, departure: &std::sync::Arc<Departure>) -> reqwest::Request {
+    let mut request = reqwest::Request::new(prepared.method, prepared.url);
+    *request.headers_mut() = prepared.headers;
+    if !prepared.body.is_empty() {
+        let body = OneWayBody::new(departure.clone(), prepared.body);
+        *request.body_mut() = Some(reqwest::Body::wrap(body));
+    }
+    request
+}
+
+fn failed(error: &reqwest::Error, fate: Fate, has_body: bool, place: &str) -> Verdict {
+    match fate {
+        Fate::HeldBack => held_back(),
+        Fate::NeverLeft => Verdict::from(connect_failure(error, place)),
+        Fate::Left if !has_body && error.is_connect() => Verdict::from(connect_failure(error, place)),
+        Fate::Left => Verdict::Unknown {
+            reason: format!(
+                "the connection to {place} broke after the message had left and before the answer came ({})",
+                root_cause(error)
+            ),
+        },
+    }
+}
+
+fn held_back() -> Verdict {
+    Verdict::Deferred {
+        cause: DeferCause::NotStarted,
+        retry_after: None,
+        reason: "the message was not sent: this daemon stopped sending just before".to_owned(),
+    }
+}
