@@ -4,6 +4,9 @@
 //! pure rules (`message`, `text`, `compose`, `verdict`, `policy`, `pace`, `config`, `clock`), edges (`store` to
 //! PostgreSQL, `gateway` to HTTP), the `engine`, and the process around it (`daemon`, `cli`, `sim`).
 
+pub mod cli;
 pub mod config;
 pub mod message;
+pub mod signal;
+pub mod telemetry;
 pub mod verdict;
