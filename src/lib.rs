@@ -4,6 +4,7 @@
 //! pure rules (`message`, `text`, `compose`, `verdict`, `policy`, `pace`, `config`, `clock`), edges (`store` to
 //! PostgreSQL, `gateway` to HTTP), the `engine`, and the process around it (`daemon`, `cli`, `sim`).
 
+pub mod cli;
 pub mod clock;
 pub mod compose;
 pub mod config;
@@ -12,6 +13,8 @@ pub mod gateway;
 pub mod message;
 pub mod pace;
 pub mod policy;
+pub mod signal;
 pub mod store;
+pub mod telemetry;
 pub mod text;
 pub mod verdict;

@@ -10,6 +10,29 @@ use std::time::Duration;
 
 use crate::message::Lane;
 
+mod connection;
+mod diagnostic;
+mod document;
+mod gateway;
+mod http;
+mod load;
+mod preset;
+mod raw;
+mod reader;
+mod secret;
+
+pub use connection::{ConnectionFault, connection};
+pub use diagnostic::ConfigError;
+pub use http::PLACEHOLDERS;
+pub use load::{load, parse};
+pub use raw::schema;
+pub use secret::{ReadEnv, ReadFile, Surroundings};
+
+/// The shipped `outboxd.toml`: the whole list of options, each with its default and its consequence.
+pub fn default_toml() -> &'static str {
+    include_str!("../../packaging/outboxd.toml")
+}
+
 /// Everything that `outboxd.toml` can say.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -215,11 +238,11 @@ pub enum CodeClass {
     Unknown,
 }
 
-/// Any other gateway, described by configuration.
-#[derive(Debug, Clone)]
+/// Any other gateway, described by configuration. `{username}` and `{password}` are already filled in.
+#[derive(Clone)]
 pub struct HttpTemplate {
     pub method: HttpMethod,
-    /// May hold `{recipient}` and the other placeholders in its query, percent-encoded when filled in.
+    /// Secret behind the `?`. May hold `{recipient}` and the other placeholders in its query, percent-encoded when filled in.
     pub url: String,
     pub headers: Vec<(String, Secret)>,
     pub body: HttpBody,
@@ -235,19 +258,41 @@ pub struct HttpTemplate {
     pub plus: bool,
 }
 
+/// Not derived: the URL's query may hold credentials.
+impl fmt::Debug for HttpTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpTemplate")
+            .field("method", &self.method)
+            .field("url", &self.url.split('?').next())
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpMethod {
     Get,
     Post,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum HttpBody {
     None,
     /// Field name and value template.
     Form(Vec<(String, Secret)>),
     /// A JSON value whose string leaves are templates.
     Json(serde_json::Value),
+}
+
+/// Not derived: a JSON body may hold credentials.
+impl fmt::Debug for HttpBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HttpBody::None => "None",
+            HttpBody::Form(_) => "Form",
+            HttpBody::Json(_) => "Json",
+        })
+    }
 }
 
 #[derive(Debug, Clone)]

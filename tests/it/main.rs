@@ -5,7 +5,12 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by failing")]
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
+mod config;
 mod house;
 mod layers;
 mod oracles;
 mod support;
+//! All tests that need more than one module, in one binary: linking is what takes the time.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+

@@ -1,0 +1,386 @@
+//! The command line as a person types it. Meaning is given to it in the file of each command.
+//!
+//! No option takes a secret: command lines are visible to everybody on the machine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
+
+use crate::cli::errors::{Code, Failure};
+use crate::config::{self, Database};
+use crate::message::{Lane, MessageId, Status};
+
+/// Sends the rows of a PostgreSQL outbox table as SMS, and writes back what became of them.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Args {
+    /// Configuration file.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "OUTBOXD_CONFIG",
+        default_value = "/etc/outboxd/outboxd.toml"
+    )]
+    pub config: PathBuf,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon.
+    ///
+    /// systemd does this. By hand, use it in a terminal to watch a first test; Ctrl-C stops it cleanly.
+    Run,
+
+    /// Create or update the tables and functions in the database.
+    ///
+    /// Use it once after installing and after each upgrade, as the role that owns the schemas. The daemon itself never
+    /// changes the schema.
+    Migrate(Migrate),
+
+    /// Find out what is wrong: configuration, database, network, gateway log-in.
+    ///
+    /// Use it after each change of the configuration, and first of all when messages do not go out. Sends no SMS.
+    Check(Check),
+
+    /// Show the queue, the gateways and what needs a person.
+    ///
+    /// Works from the database, so also while the daemon is down. Exits with 1 when something needs a person.
+    Status(StatusArgs),
+
+    /// Queue one message and wait for what becomes of it.
+    ///
+    /// Use it to test the whole way to a handset. The message is charged like any other.
+    Send(Send),
+
+    /// Show what a text or template becomes, without sending: number, alphabet, segments.
+    ///
+    /// Use it before a template goes live, to see what it will cost.
+    Render(Render),
+
+    /// Queue messages again that failed, expired or were not delivered.
+    ///
+    /// Use it after the cause was removed. Messages that may have been sent (unknown) need --force.
+    Retry(Retry),
+
+    /// Cancel messages that are still queued.
+    ///
+    /// A message that has left cannot be called back.
+    Cancel(Ids),
+
+    /// Say what became of messages whose answer was lost.
+    ///
+    /// Use it when `status` shows unknown messages and you have found out, for example in the gateway's web pages,
+    /// whether they were sent.
+    Resolve(Resolve),
+
+    /// Accept this database as the one to send from.
+    ///
+    /// Use it after a restore, a clone or a failover, when the daemon holds the queue because the database may have gone
+    /// back in time. Dangerous on a copy of the production database: it would send the copy's messages.
+    Adopt,
+
+    /// Stop sending at once; everything stays queued.
+    ///
+    /// The emergency brake. Receipts are still taken. Holds until `resume`, across restarts.
+    Hold(Hold),
+
+    /// Go on after `hold`, or start a gateway that was stopped by an alarm.
+    Resume(Resume),
+
+    /// Print configuration: the commented default, its JSON schema, or what the file means.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Migrate {
+    /// Print the SQL instead of running it, for a DBA to run with psql.
+    #[arg(long)]
+    pub print: bool,
+
+    /// Connect with this string instead of [database], as the role that owns the schemas.
+    ///
+    /// May not hold a password: use peer authentication, or the environment variable PGPASSWORD.
+    #[arg(long, value_name = "CONNECTION")]
+    pub database: Option<String>,
+}
+
+impl Migrate {
+    /// The database named by `--database`. Not checked while parsing: clap would repeat the string, password included.
+    pub fn named_database(&self, pgpassword: Option<&str>) -> Result<Option<Database>, Failure> {
+        let Some(text) = &self.database else { return Ok(None) };
+        let mut database = config::connection(text)
+            .map_err(|fault| Failure::new(Code::Usage, fault.to_string()).hint(fault.hint))?;
+        if database.connect.get_password().is_some() {
+            let failure =
+                Failure::new(Code::Usage, "--database holds a password, which everybody here can see");
+            return Err(failure.hint("change it, leave it out of the command, and set PGPASSWORD instead"));
+        }
+        if let Some(password) = pgpassword {
+            database.connect.password(password);
+        }
+        Ok(Some(database))
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// Print JSON, for monitoring.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Look at the configuration and its files only; connect nowhere.
+    #[arg(long)]
+    pub offline: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// Print JSON, for monitoring.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a message says: a text, or a template with its parameters.
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("content").required(true))]
+pub struct Content {
+    /// The text itself.
+    #[arg(long, group = "content")]
+    pub text: Option<String>,
+
+    /// Name of a template in sms.template.
+    #[arg(long, group = "content", value_name = "NAME")]
+    pub template: Option<String>,
+
+    /// Parameter of the template; may stand several times.
+    #[arg(long = "param", value_name = "NAME=VALUE", requires = "template", value_parser = name_and_value)]
+    pub params: Vec<(String, String)>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Send {
+    /// Number of the recipient.
+    #[arg(long, value_name = "NUMBER")]
+    pub to: String,
+
+    #[command(flatten)]
+    pub content: Content,
+
+    /// Sender ID, instead of the configured one.
+    #[arg(long)]
+    pub sender: Option<String>,
+
+    /// Gateway, instead of the one that routing finds.
+    #[arg(long, value_name = "NAME")]
+    pub gateway: Option<String>,
+
+    /// urgent, normal or bulk.
+    #[arg(long, default_value = "normal", value_parser = lane)]
+    pub lane: Lane,
+
+    /// Only queue it, and print its id.
+    #[arg(long)]
+    pub no_wait: bool,
+
+    /// Longest wait for a final state.
+    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Render {
+    #[command(flatten)]
+    pub content: Content,
+
+    /// Number of a recipient, to see how it is read.
+    #[arg(long, value_name = "NUMBER")]
+    pub to: Option<String>,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("which").required(true))]
+pub struct Retry {
+    /// Ids of messages.
+    #[arg(value_name = "ID", group = "which", value_parser = message_id)]
+    pub ids: Vec<MessageId>,
+
+    /// All messages in this state: failed, undelivered, expired, or unknown with --force.
+    #[arg(long, group = "which", requires = "since", value_parser = retryable)]
+    pub status: Option<Status>,
+
+    /// With --status: only messages queued within this time, such as 2h.
+    #[arg(long, value_name = "DURATION", requires = "status", value_parser = humantime::parse_duration)]
+    pub since: Option<Duration>,
+
+    /// Also messages that may have been sent. Dangerous: people may get them twice.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Ids {
+    /// Ids of messages.
+    #[arg(value_name = "ID", required = true, value_parser = message_id)]
+    pub ids: Vec<MessageId>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("which").required(true))]
+pub struct Resolve {
+    /// Ids of unknown messages.
+    #[arg(value_name = "ID", group = "which", value_parser = message_id)]
+    pub ids: Vec<MessageId>,
+
+    /// Every unknown message.
+    #[arg(long, group = "which")]
+    pub all: bool,
+
+    /// What became of them. Dangerous: `queued` sends them again.
+    #[arg(long = "as", value_name = "STATE")]
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Outcome {
+    /// The gateway took it.
+    Accepted,
+    /// It reached the handset.
+    Delivered,
+    /// It was not sent and will not be.
+    Failed,
+    /// It was not sent; send it again.
+    Queued,
+}
+
+impl Outcome {
+    pub const fn status(self) -> Status {
+        match self {
+            Outcome::Accepted => Status::Accepted,
+            Outcome::Delivered => Status::Delivered,
+            Outcome::Failed => Status::Failed,
+            Outcome::Queued => Status::Queued,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Hold {
+    /// Why, for those who find the queue held.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Resume {
+    /// Start this stopped gateway, instead of the held queue.
+    #[arg(long, value_name = "NAME")]
+    pub gateway: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the shipped configuration file, every option explained.
+    Default,
+    /// Print the JSON schema of the file, for editors.
+    Schema,
+    /// Print what the file and the defaults come to, without secrets.
+    Show,
+}
+
+fn message_id(text: &str) -> Result<MessageId, String> {
+    match text.parse::<i64>() {
+        Ok(id) if id > 0 => Ok(MessageId(id)),
+        _ => Err("an id is a positive whole number, as in the column `id`".to_owned()),
+    }
+}
+
+fn lane(text: &str) -> Result<Lane, String> {
+    Lane::parse(text).ok_or_else(|| "one of urgent, normal, bulk".to_owned())
+}
+
+fn retryable(text: &str) -> Result<Status, String> {
+    match Status::parse(text) {
+        Some(status @ (Status::Failed | Status::Undelivered | Status::Expired | Status::Unknown)) => {
+            Ok(status)
+        }
+        Some(_) | None => Err("one of failed, undelivered, expired, unknown".to_owned()),
+    }
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a parameter is written NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Args, Command, Migrate};
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once("outboxd").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_retry_names_ids_or_a_state_with_a_time_but_not_both() {
+        assert!(parse("retry 1 2").is_ok());
+        assert!(parse("retry --status failed --since 2h").is_ok());
+        assert!(parse("retry --status failed").is_err(), "would retry what failed years ago");
+        assert!(parse("retry 1 --status failed --since 2h").is_err());
+        assert!(parse("retry").is_err());
+        assert!(parse("retry --status delivered --since 2h").is_err());
+    }
+
+    #[test]
+    fn a_message_has_a_text_or_a_template() {
+        assert!(parse("send --to 1 --text x").is_ok());
+        assert!(parse("send --to 1 --template t --param a=b --param c=d").is_ok());
+        assert!(parse("send --to 1").is_err());
+        assert!(parse("send --to 1 --text x --template t").is_err());
+        assert!(parse("send --to 1 --text x --param a=b").is_err());
+    }
+
+    #[test]
+    fn what_is_unknown_is_resolved_as_something() {
+        assert!(parse("resolve --all --as accepted").is_ok());
+        assert!(parse("resolve 7").is_err());
+        assert!(parse("resolve --as failed").is_err());
+    }
+
+    #[test]
+    fn a_password_on_the_command_line_is_refused_without_repeating_it() {
+        let database = |text: &str| {
+            let migrate = Migrate { print: false, database: Some(text.to_owned()) };
+            migrate.named_database(Some("from-env"))
+        };
+        let refusal = database("postgresql://u:hunter2@localhost/x").unwrap_err();
+        assert!(!format!("{refusal:?}").contains("hunter2"), "{refusal:?}");
+        let accepted = database("postgresql://u@localhost/x").unwrap().unwrap();
+        assert_eq!(accepted.connect.get_password(), Some(b"from-env".as_slice()));
+    }
+
+    #[test]
+    fn the_configuration_path_may_stand_behind_the_command() {
+        let args = parse("check --config /x.toml").unwrap();
+        assert_eq!(args.config.to_str(), Some("/x.toml"));
+        assert!(matches!(args.command, Command::Check(_)));
+    }
+}

@@ -1,0 +1,316 @@
+//! A PostgreSQL connection string, as libpq would read it.
+//!
+//! The library parses neither `sslmode=verify-full` nor `sslrootcert`; both are taken out here and kept beside.
+//! Must not show the password: what people see is `Database::shown`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_postgres::config::{Host, SslMode};
+
+use super::{Database, Tls};
+
+pub(super) const DEFAULT_POOL_SIZE: usize = 6;
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A LISTEN connection is silent for hours, and a firewall forgets it without a word: probe early.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+/// What the library assumes when nobody sets it.
+const LIBRARY_KEEPALIVE_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why a connection string cannot be used. Holds no part of it but names of keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionFault {
+    pub what: String,
+    pub hint: &'static str,
+}
+
+impl fmt::Display for ConnectionFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for ConnectionFault {}
+
+fn fault(what: impl Into<String>, hint: &'static str) -> ConnectionFault {
+    ConnectionFault { what: what.into(), hint }
+}
+
+const EXAMPLE: &str = "for example \"host=/var/run/postgresql dbname=outbox user=outboxd\" or \
+                       \"postgresql://outboxd@db.example/outbox?sslmode=verify-full\"";
+
+/// A database from a connection string, with the defaults for the rest.
+pub fn connection(text: &str) -> Result<Database, ConnectionFault> {
+    let mut extras = Extras::default();
+    let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    let plain = if is_url { extras.strip_url(text)? } else { extras.strip_keywords(text)? };
+    let mut connect: tokio_postgres::Config = plain.parse().map_err(|error: tokio_postgres::Error| {
+        // An option that the library does not know may be the tail of a password with a space in it.
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let cause = cause
+            .filter(|cause| !cause.contains("unknown option"))
+            .unwrap_or_else(|| "an option is not known".to_owned());
+        fault(format!("not a connection string: {cause}"), EXAMPLE)
+    })?;
+    if connect.get_hosts().is_empty() {
+        return Err(fault("the connection string names no host", EXAMPLE));
+    }
+    let (hosts, ports) = (connect.get_hosts().len(), connect.get_ports().len());
+    if ports > 1 && ports != hosts {
+        return Err(fault(
+            format!("{hosts} hosts but {ports} ports"),
+            "give one port for all hosts, or one for each",
+        ));
+    }
+    let tls = extras.tls(&connect)?;
+    connect.ssl_mode(match tls {
+        Tls::Disable => SslMode::Disable,
+        Tls::Prefer => SslMode::Prefer,
+        Tls::Require | Tls::VerifyCa | Tls::VerifyFull => SslMode::Require,
+    });
+    set_defaults(&mut connect);
+    let shown = show(&connect);
+    Ok(Database {
+        connect,
+        shown,
+        pool_size: DEFAULT_POOL_SIZE,
+        timeout: DEFAULT_TIMEOUT,
+        tls,
+        root_cert: extras.root_cert,
+    })
+}
+
+fn set_defaults(connect: &mut tokio_postgres::Config) {
+    if connect.get_application_name().is_none() {
+        connect.application_name("outboxd");
+    }
+    if connect.get_keepalives_idle() == LIBRARY_KEEPALIVE_IDLE {
+        connect.keepalives_idle(KEEPALIVE_IDLE);
+    }
+    if connect.get_keepalives_interval().is_none() {
+        connect.keepalives_interval(KEEPALIVE_INTERVAL);
+    }
+    if connect.get_keepalives_retries().is_none() {
+        connect.keepalives_retries(KEEPALIVE_RETRIES);
+    }
+    if connect.get_tcp_user_timeout().is_none() {
+        connect.tcp_user_timeout(TCP_USER_TIMEOUT);
+    }
+}
+
+/// What the library does not know.
+#[derive(Debug, Default)]
+struct Extras {
+    sslmode: Option<String>,
+    root_cert: Option<PathBuf>,
+    system_roots: bool,
+}
+
+impl Extras {
+    /// Takes what it knows; `false` leaves the pair to the library.
+    fn take(&mut self, key: &str, value: &str) -> Result<bool, ConnectionFault> {
+        match key {
+            "sslmode" => self.sslmode = Some(value.to_owned()),
+            "sslrootcert" if value == "system" => self.system_roots = true,
+            "sslrootcert" => self.root_cert = Some(PathBuf::from(value)),
+            // libpq's own, without a meaning here.
+            "gssencmode" | "fallback_application_name" | "client_encoding" => {}
+            "sslcert" | "sslkey" => {
+                return Err(fault(
+                    format!("`{key}` is not supported: the daemon logs in by password or peer"),
+                    "use scram-sha-256 over TLS, or peer on the local socket",
+                ));
+            }
+            "passfile" | "service" | "servicefile" => {
+                return Err(fault(
+                    format!("`{key}` is not supported"),
+                    "use `password_file` or `password_credential` in [database]",
+                ));
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn strip_url(&mut self, text: &str) -> Result<String, ConnectionFault> {
+        let Some((base, query)) = text.split_once('?') else { return Ok(text.to_owned()) };
+        let mut rest = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            // libpq does not read `+` as a space.
+            let literal = pair.replace('+', "%2B");
+            let (key, value) = form_urlencoded::parse(literal.as_bytes()).next().unwrap_or_default();
+            if !self.take(&key, &value)? {
+                rest.push(pair);
+            }
+        }
+        Ok(if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) })
+    }
+
+    fn strip_keywords(&mut self, text: &str) -> Result<String, ConnectionFault> {
+        let mut rest = Vec::new();
+        for (key, value) in keywords(text)? {
+            if !self.take(&key, &value)? {
+                rest.push(format!("{key}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'")));
+            }
+        }
+        Ok(rest.join(" "))
+    }
+
+    fn tls(&self, connect: &tokio_postgres::Config) -> Result<Tls, ConnectionFault> {
+        let proves = self.root_cert.is_some() || self.system_roots;
+        Ok(match self.sslmode.as_deref() {
+            Some("disable") => Tls::Disable,
+            Some("prefer") => Tls::Prefer,
+            // As in libpq: who names an authority wants it looked at.
+            Some("require") if proves => Tls::VerifyCa,
+            Some("require") => Tls::Require,
+            Some("verify-ca") => Tls::VerifyCa,
+            Some("verify-full") => Tls::VerifyFull,
+            Some(_) => {
+                return Err(fault(
+                    "`sslmode` is none of disable, prefer, require, verify-ca, verify-full",
+                    "verify-full for a server that is reached over a network",
+                ));
+            }
+            None if proves => Tls::VerifyFull,
+            None if connect.get_hosts().iter().all(is_local) => Tls::Prefer,
+            // libpq would fall back to plain text without a word; texts and numbers of people are at stake.
+            None => Tls::Require,
+        })
+    }
+}
+
+fn is_local(host: &Host) -> bool {
+    match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+    }
+}
+
+/// `key=value key = 'quoted \' value'`.
+fn keywords(text: &str) -> Result<Vec<(String, String)>, ConnectionFault> {
+    let mut pairs = Vec::new();
+    let mut chars = text.chars().peekable();
+    loop {
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        if chars.peek().is_none() {
+            return Ok(pairs);
+        }
+        let mut key = String::new();
+        while let Some(c) = chars.next_if(|c| *c != '=' && !c.is_whitespace()) {
+            key.push(c);
+        }
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        // The word is not repeated: it may be the tail of a password with a space in it.
+        if chars.next() != Some('=') || key.is_empty() {
+            return Err(fault("a word of the connection string has no `=`", EXAMPLE));
+        }
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        let quoted = chars.next_if_eq(&'\'').is_some();
+        let mut value = String::new();
+        loop {
+            match chars.next_if(|c| quoted || !c.is_whitespace()) {
+                Some('\'') if quoted => break,
+                Some('\\') => value.extend(chars.next()),
+                Some(c) => value.push(c),
+                None if quoted => {
+                    return Err(fault(format!("the quote after `{key}` is never closed"), EXAMPLE));
+                }
+                None => break,
+            }
+        }
+        pairs.push((key, value));
+    }
+}
+
+/// In a form that `psql` takes, without the password.
+fn show(connect: &tokio_postgres::Config) -> String {
+    let hosts: Vec<String> = connect
+        .get_hosts()
+        .iter()
+        .map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        })
+        .collect();
+    let mut shown = format!("host={}", hosts.join(","));
+    let ports: Vec<String> = connect.get_ports().iter().map(ToString::to_string).collect();
+    if !ports.is_empty() {
+        shown.push_str(&format!(" port={}", ports.join(",")));
+    }
+    if let Some(name) = connect.get_dbname() {
+        shown.push_str(&format!(" dbname={name}"));
+    }
+    if let Some(user) = connect.get_user() {
+        shown.push_str(&format!(" user={user}"));
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tls, connection};
+
+    #[test]
+    fn tls_is_what_libpq_would_do_but_never_silently_plain_over_a_network() {
+        for (text, tls) in [
+            ("host=/run/postgresql", Tls::Prefer),
+            ("host=127.0.0.1", Tls::Prefer),
+            ("host=db.example", Tls::Require),
+            ("host=db.example sslmode=disable", Tls::Disable),
+            ("host=db.example sslmode=require sslrootcert=/ca.pem", Tls::VerifyCa),
+            ("host=db.example sslrootcert=system", Tls::VerifyFull),
+            (
+                "postgresql://u:p@db.example,db2.example/x?sslmode=verify-full&sslrootcert=/ca.pem",
+                Tls::VerifyFull,
+            ),
+        ] {
+            assert_eq!(connection(text).map(|database| database.tls), Ok(tls), "{text}");
+        }
+    }
+
+    #[test]
+    fn keywords_keep_quoted_spaces_and_escapes() {
+        let database =
+            connection(r"host = db.example user='o\'neill x' password=a\\b\'c sslmode=verify-ca").unwrap();
+        assert_eq!(database.connect.get_user(), Some("o'neill x"));
+        assert_eq!(database.connect.get_password(), Some(br"a\b'c".as_slice()));
+        assert_eq!(database.shown, "host=db.example user=o'neill x");
+    }
+
+    #[test]
+    fn hosts_ports_and_session_attributes_pass_through() {
+        let database =
+            connection("postgresql://u@a:1,b:2/d?target_session_attrs=read-write&sslmode=disable").unwrap();
+        assert_eq!(database.connect.get_ports(), [1, 2]);
+        assert_eq!(
+            database.connect.get_target_session_attrs(),
+            tokio_postgres::config::TargetSessionAttrs::ReadWrite
+        );
+        assert_eq!(database.connect.get_application_name(), Some("outboxd"));
+    }
+
+    #[test]
+    fn faults_name_keys_but_never_values() {
+        for text in [
+            "password=hunter2 hunter2 host=x",
+            "password='hunter2",
+            "host=x password=hunter2 sslmode=hunter2",
+            "postgresql://u:hunter2@x/d?sslmode=hunter2",
+            "postgresql://u:hunter2@x:hunter2/d",
+            "host=x port=hunter2",
+            "host=x password=hunter2 passfile=hunter2",
+            "password=x hunter2=x",
+        ] {
+            let fault = connection(text).expect_err(text);
+            assert!(!fault.to_string().contains("hunter2"), "{fault}");
+        }
+    }
+}

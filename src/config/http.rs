@@ -1,0 +1,370 @@
+//! `dialect = "http"`: a gateway described by its configuration, with or without a preset.
+//!
+//! `{username}` and `{password}` are filled in here, once; the other placeholders are checked here and filled in
+//! for each message by the gateway edge.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::diagnostic::Diagnostic;
+use super::gateway::password;
+use super::preset::{self, Preset};
+use super::raw::{At, RawGateway, RawHttpRule};
+use super::reader::{Reader, Reported};
+use super::{CodeClass, Dialect, Extract, HttpBody, HttpMethod, HttpRule, HttpTemplate, Secret};
+
+/// Placeholders that the `http` dialect fills in for each message.
+pub const PLACEHOLDERS: &[&str] =
+    &["recipient", "text", "sender", "id", "gateway_ref", "encoding", "coding", "segments"];
+
+pub(super) const CLASSES: &[(&str, CodeClass)] = &[
+    ("accepted", CodeClass::Accepted),
+    ("rejected", CodeClass::Rejected),
+    ("throttled", CodeClass::Throttled),
+    ("busy", CodeClass::Busy),
+    ("no_credit", CodeClass::NoCredit),
+    ("unauthorized", CodeClass::Unauthorized),
+    ("misconfigured", CodeClass::Misconfigured),
+    ("unknown", CodeClass::Unknown),
+];
+
+/// The template of a gateway with `dialect = "http"`.
+pub(super) fn template(
+    reader: &mut Reader<'_>,
+    section: &[&str],
+    raw: &RawGateway,
+) -> Result<Dialect, Reported> {
+    let preset = reader.choice("preset", &raw.preset, preset::NAMES)?.map(preset::PresetName::preset);
+    let allow_http = reader.flag(&raw.allow_http, false);
+    let at = reader.required(section, "url", &raw.url, "where messages are sent");
+    let url = at.and_then(|at| {
+        reader.gateway_url("url", at, allow_http)?;
+        Ok(at)
+    });
+    let method =
+        reader.choice("method", &raw.method, &[("get", HttpMethod::Get), ("post", HttpMethod::Post)]);
+    let password = password(reader, section, raw);
+    let rules = rules(reader, section, raw, preset.as_ref());
+    let message_id = extract(reader, "message_id", raw.message_id.as_ref());
+    let error = extract(reader, "error", raw.error.as_ref());
+
+    let url = url?;
+    let method = method?.or(preset.as_ref().map(|preset| preset.method)).unwrap_or(HttpMethod::Post);
+    let account = Account { username: raw.username.as_ref().map(|at| at.value.clone()), password: password? };
+    let template = match &preset {
+        Some(preset) if !url.value.contains('?') => format!("{}?{}", url.value, preset.query),
+        _ => url.value.clone(),
+    };
+    let address = account.fill(reader, &url.span, &template, Escape::Percent);
+    let headers = account.fill_all(reader, raw.headers.as_ref());
+    let body = body(reader, raw, &account, method);
+    let basic_auth = basic_auth(reader, section, raw, &account);
+    Ok(Dialect::Http(Box::new(HttpTemplate {
+        method,
+        url: address?,
+        headers: headers?,
+        body: body?,
+        basic_auth: basic_auth?,
+        rules: rules?,
+        message_id: message_id?.or(preset.as_ref().and_then(|preset| preset.message_id.clone())),
+        error: error?.or(preset.as_ref().and_then(|preset| preset.error.clone())),
+        plus: reader.flag(&raw.plus, preset.is_some_and(|preset| preset.plus)),
+    })))
+}
+
+fn basic_auth(
+    reader: &mut Reader<'_>,
+    section: &[&str],
+    raw: &RawGateway,
+    account: &Account,
+) -> Result<Option<(String, Secret)>, Reported> {
+    let Some(at) = raw.basic_auth.as_ref().filter(|at| at.value) else { return Ok(None) };
+    match (&account.username, &account.password) {
+        (Some(username), Some(password)) => Ok(Some((username.clone(), password.clone()))),
+        _ => Err(reader.wrong(
+            &at.span,
+            format!("`basic_auth` needs `username` and a password in [{}]", section.join(".")),
+            "nothing to log in with",
+            "add `username` and `password_file`",
+        )),
+    }
+}
+
+fn body(
+    reader: &mut Reader<'_>,
+    raw: &RawGateway,
+    account: &Account,
+    method: HttpMethod,
+) -> Result<HttpBody, Reported> {
+    match (&raw.form, &raw.json) {
+        (None, None) => Ok(HttpBody::None),
+        (Some(_), Some(json)) => Err(reader.wrong(
+            &json.span,
+            "a request has one body",
+            "there is a `form` too",
+            "keep `form` or `json`",
+        )),
+        (Some(_), None) if method == HttpMethod::Get => Err(no_body_in_get(reader, raw)),
+        (None, Some(_)) if method == HttpMethod::Get => Err(no_body_in_get(reader, raw)),
+        (form @ Some(_), None) => Ok(HttpBody::Form(account.fill_all(reader, form.as_ref())?)),
+        (None, Some(json)) => {
+            let mut value = serde_json::to_value(&json.value).map_err(|_| {
+                reader.wrong(
+                    &json.span,
+                    "`json` cannot be written as JSON",
+                    "here",
+                    "use JSON's kinds of values",
+                )
+            })?;
+            account.fill_json(reader, &json.span, &mut value)?;
+            Ok(HttpBody::Json(value))
+        }
+    }
+}
+
+fn no_body_in_get(reader: &mut Reader<'_>, raw: &RawGateway) -> Reported {
+    let span = raw.method.as_ref().or(raw.preset.as_ref()).map(|at| at.span.clone());
+    reader.report(
+        Diagnostic::new(span, "a GET request has no body")
+            .label("makes it GET")
+            .help("put the placeholders into the URL's query, or set `method = \"post\"`"),
+    )
+}
+
+fn rules(
+    reader: &mut Reader<'_>,
+    section: &[&str],
+    raw: &RawGateway,
+    preset: Option<&Preset>,
+) -> Result<Vec<HttpRule>, Reported> {
+    let mut rules = Vec::new();
+    let mut result = Ok(());
+    for at in raw.rule.iter().flatten() {
+        match rule(reader, at) {
+            Ok(rule) => rules.push(rule),
+            Err(reported) => result = Err(reported),
+        }
+    }
+    result?;
+    // The operator's rules are tried first, so a preset's are overridden one by one.
+    rules.extend(preset.into_iter().flat_map(|preset| preset.rules.clone()));
+    if !rules.iter().any(|rule| rule.class == CodeClass::Accepted) && !reader.was_cut(section, "rule") {
+        return Err(reader.missing(
+            section,
+            "rule",
+            "without a rule of class \"accepted\" no message would ever count as sent: \
+             [[gateway.NAME.rule]] status = \"200-299\", class = \"accepted\"",
+        ));
+    }
+    Ok(rules)
+}
+
+fn rule(reader: &mut Reader<'_>, at: &At<RawHttpRule>) -> Result<HttpRule, Reported> {
+    let raw = &at.value;
+    let status = match &raw.status {
+        None => Ok((100, 599)),
+        Some(status) => parse_status(&status.value.0).ok_or_else(|| {
+            reader.wrong(
+                &status.span,
+                "`status` is not an HTTP status",
+                "must be 100 to 599",
+                "202 or \"200-299\"",
+            )
+        }),
+    };
+    let json_equals = match (&raw.json_pointer, &raw.json_equals) {
+        (None, None) => Ok(None),
+        (Some(pointer), Some(value)) => match json_pointer(&pointer.value) {
+            true => Ok(Some((pointer.value.clone(), value.value.0.clone()))),
+            false => Err(not_a_pointer(reader, &pointer.span, "json_pointer")),
+        },
+        (Some(pointer), None) => Err(reader.wrong(
+            &pointer.span,
+            "`json_pointer` needs `json_equals`",
+            "which value?",
+            "the text that must stand there",
+        )),
+        (None, Some(value)) => Err(reader.wrong(
+            &value.span,
+            "`json_equals` needs `json_pointer`",
+            "equals what?",
+            "for example \"/messages/0/status\"",
+        )),
+    };
+    let class = match &raw.class {
+        Some(class) => reader.word("class", &class.span, &class.value, CLASSES),
+        None => {
+            let words: Vec<&str> = CLASSES.iter().map(|(word, _)| *word).collect();
+            Err(reader.wrong(
+                &at.span,
+                "a rule without `class`",
+                "what does such an answer mean?",
+                words.join(", "),
+            ))
+        }
+    };
+    Ok(HttpRule {
+        status: status?,
+        body_starts_with: raw.body_starts_with.as_ref().map(|at| at.value.clone()),
+        json_equals: json_equals?,
+        class: class?,
+    })
+}
+
+fn parse_status(text: &str) -> Option<(u16, u16)> {
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    let (from, to) = (from.trim().parse().ok()?, to.trim().parse().ok()?);
+    (100 <= from && from <= to && to <= 599).then_some((from, to))
+}
+
+fn json_pointer(text: &str) -> bool {
+    text.starts_with('/')
+}
+
+fn not_a_pointer(reader: &mut Reader<'_>, span: &Range<usize>, name: &str) -> Reported {
+    reader.wrong(
+        span,
+        format!("`{name}` is not a JSON pointer"),
+        "begins with /",
+        "for example \"/messages/0/id\"",
+    )
+}
+
+fn extract(
+    reader: &mut Reader<'_>,
+    name: &str,
+    value: Option<&At<String>>,
+) -> Result<Option<Extract>, Reported> {
+    let Some(at) = value else { return Ok(None) };
+    match (at.value.as_str(), at.value.strip_prefix("after:")) {
+        ("body", _) => Ok(Some(Extract::Body)),
+        (_, Some(marker)) if !marker.is_empty() => Ok(Some(Extract::After(marker.to_owned()))),
+        (pointer, _) if json_pointer(pointer) => Ok(Some(Extract::JsonPointer(pointer.to_owned()))),
+        _ => Err(reader.wrong(
+            &at.span,
+            format!("`{name}` does not say where to look"),
+            "not understood",
+            "a JSON pointer (\"/messages/0/id\"), text after a marker (\"after:Success \"), or \"body\"",
+        )),
+    }
+}
+
+/// How a credential is put into a template.
+#[derive(Debug, Clone, Copy)]
+enum Escape {
+    /// Into a URL.
+    Percent,
+    /// Into a template that is encoded later: only its braces need care.
+    Braces,
+}
+
+/// What `{username}` and `{password}` stand for.
+struct Account {
+    username: Option<String>,
+    password: Option<Secret>,
+}
+
+impl Account {
+    /// Fills in the credentials and checks the other placeholders.
+    fn fill(
+        &self,
+        reader: &mut Reader<'_>,
+        span: &Range<usize>,
+        template: &str,
+        escape: Escape,
+    ) -> Result<String, Reported> {
+        let mut out = String::with_capacity(template.len());
+        let mut rest = template;
+        while let Some(at) = rest.find(['{', '}']) {
+            let (before, from) = rest.split_at(at);
+            out.push_str(before);
+            if from.starts_with("{{") || from.starts_with("}}") {
+                out.push_str(&from[..2]);
+                rest = &from[2..];
+                continue;
+            }
+            let name = from.strip_prefix('{').and_then(|from| from.split_once('}')).map(|(name, _)| name);
+            let Some(name) = name else {
+                return Err(reader.wrong(
+                    span,
+                    "a brace without its partner",
+                    "here",
+                    "placeholders are {recipient}, {text}, …; a brace itself is written twice: {{ }}",
+                ));
+            };
+            rest = &from[name.len() + 2..];
+            let credential = match name {
+                "username" => self.username.as_deref(),
+                "password" => self.password.as_ref().map(Secret::expose),
+                _ if PLACEHOLDERS.contains(&name) => {
+                    out.push_str(&from[..name.len() + 2]);
+                    continue;
+                }
+                _ => {
+                    return Err(reader.wrong(
+                        span,
+                        "a placeholder that is not known",
+                        "here",
+                        format!("known: username, password, {}", PLACEHOLDERS.join(", ")),
+                    ));
+                }
+            };
+            match credential {
+                Some(value) => out.push_str(&escaped(value, escape)),
+                None => {
+                    return Err(reader.wrong(
+                        span,
+                        format!("{{{name}}} is used, but the gateway has no {name}"),
+                        "used here",
+                        "add `username` and `password_file`",
+                    ));
+                }
+            }
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    fn fill_all(
+        &self,
+        reader: &mut Reader<'_>,
+        templates: Option<&BTreeMap<String, At<String>>>,
+    ) -> Result<Vec<(String, Secret)>, Reported> {
+        let mut filled = Vec::new();
+        for (name, at) in templates.into_iter().flatten() {
+            let value = self.fill(reader, &at.span, &at.value, Escape::Braces)?;
+            filled.push((name.clone(), Secret::new(value)));
+        }
+        Ok(filled)
+    }
+
+    fn fill_json(
+        &self,
+        reader: &mut Reader<'_>,
+        span: &Range<usize>,
+        value: &mut serde_json::Value,
+    ) -> Result<(), Reported> {
+        match value {
+            serde_json::Value::String(text) => *text = self.fill(reader, span, text, Escape::Braces)?,
+            serde_json::Value::Array(items) => {
+                for item in items {
+                    self.fill_json(reader, span, item)?;
+                }
+            }
+            serde_json::Value::Object(fields) => {
+                for (_, field) in fields.iter_mut() {
+                    self.fill_json(reader, span, field)?;
+                }
+            }
+            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {}
+        }
+        Ok(())
+    }
+}
+
+fn escaped(value: &str, escape: Escape) -> String {
+    match escape {
+        Escape::Percent => form_urlencoded::byte_serialize(value.as_bytes()).collect(),
+        Escape::Braces => value.replace('{', "{{").replace('}', "}}"),
+    }
+}

@@ -1,0 +1,454 @@
+//! From the text of `outboxd.toml` to a [`Config`], or to all that is wrong with it at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::message::Lane;
+
+use super::connection::{self, DEFAULT_POOL_SIZE, DEFAULT_TIMEOUT};
+use super::diagnostic::{ConfigError, Diagnostic};
+use super::document::{Document, nearest};
+use super::raw::{
+    At, RawCallbacks, RawConfig, RawDatabase, RawLog, RawQueue, RawRouteRule, RawRouting, RawText,
+};
+use super::reader::{Reader, Reported};
+use super::secret::{SecretKeys, Surroundings, io_reason};
+use super::{
+    Callbacks, Config, Database, Gateway, Log, Queue, RouteRule, Routing, Secret, Text, Tls, Wake, gateway,
+};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const SECS: fn(u64) -> Duration = Duration::from_secs;
+const DAYS: fn(u64) -> Duration = |days| Duration::from_secs(days * 86_400);
+
+/// A secret path is all that keeps strangers from posting receipts.
+const LEAST_PATH: usize = 16;
+
+/// Reads and checks a configuration file and the secrets that it points to.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let unreadable = |error: std::io::Error| {
+        let help = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                "`outboxd config default` prints a file to start from; --config names another place"
+            }
+            std::io::ErrorKind::PermissionDenied => "run this as the daemon's user, or as root",
+            _ => "--config names another place",
+        };
+        let title = format!("could not read {}: {}", path.display(), io_reason(&error));
+        ConfigError::without_source(path.display().to_string(), title, help)
+    };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let surroundings = Surroundings::of(path).map_err(unreadable)?;
+    parse(&text, &path.display().to_string(), &surroundings)
+}
+
+/// Checks the text of a configuration file; `file_name` is for messages.
+pub fn parse(text: &str, file_name: &str, surroundings: &Surroundings) -> Result<Config, ConfigError> {
+    let mut faults = Vec::new();
+    let (document, raw) = match Document::read(text, &mut faults) {
+        Ok(read) => read,
+        Err(masked) => return Err(ConfigError::new(file_name, masked, faults)),
+    };
+    let mut reader = Reader::new(&document, surroundings, faults);
+    let config = config(&mut reader, &raw);
+    let faults = reader.into_faults();
+    match config {
+        Ok(config) if faults.is_empty() => Ok(config),
+        _ => Err(ConfigError::new(file_name, document.masked, faults)),
+    }
+}
+
+fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> {
+    // Each section is read before any of them ends the reading.
+    let database = database(reader, raw.database.as_ref());
+    let queue = queue(reader, raw.queue.as_ref().unwrap_or(&RawQueue::default()));
+    let text = text(reader, raw.text.as_ref().unwrap_or(&RawText::default()));
+    let lease = queue.as_ref().map_or(SECS(5), |queue| queue.lease);
+    let gateways = gateways(reader, raw, lease);
+    let names: Vec<&str> = raw.gateway.iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let routing = routing(reader, raw.routing.as_ref().unwrap_or(&RawRouting::default()), &names);
+    let callbacks = raw.callbacks.as_ref().map(|raw| callbacks(reader, raw)).transpose();
+    let log = log(reader, raw.log.as_ref().unwrap_or(&RawLog::default()));
+    Ok(Config {
+        database: database?,
+        queue: queue?,
+        text: text?,
+        gateways: gateways?,
+        routing: routing?,
+        callbacks: callbacks?,
+        log: log?,
+    })
+}
+
+fn database(reader: &mut Reader<'_>, raw: Option<&RawDatabase>) -> Result<Database, Reported> {
+    let section: &[&str] = &["database"];
+    let Some(raw) = raw else {
+        return Err(reader.report(
+            Diagnostic::new(None, "the section [database] is missing")
+                .help("[database] with url = \"host=/var/run/postgresql dbname=outbox user=outboxd\""),
+        ));
+    };
+    let keys = SecretKeys {
+        name: "password",
+        inline: &raw.password,
+        file: &raw.password_file,
+        credential: &raw.password_credential,
+        env: &raw.password_env,
+    };
+    let password = reader.secret(section, keys);
+    let pool_size =
+        reader.whole("pool_size", &raw.pool_size, i64::try_from(DEFAULT_POOL_SIZE).unwrap_or(6), 2..=100);
+    let timeout = reader.duration("timeout", &raw.timeout, DEFAULT_TIMEOUT, MS(100)..=SECS(300));
+    let at = reader.required(
+        section,
+        "url",
+        &raw.url,
+        "url = \"host=/var/run/postgresql dbname=outbox user=outboxd\"",
+    )?;
+    let mut database = connection::connection(&at.value)
+        .map_err(|fault| reader.wrong(&at.span, "`url` cannot be used", fault.what, fault.hint))?;
+    let password = password?;
+    if database.connect.get_password().is_some() {
+        reader.inline_secret("password", at)?;
+        if password.is_some() {
+            return Err(reader.wrong(
+                &at.span,
+                "the password is given twice",
+                "here, and in a key of its own",
+                "take it out of the `url`",
+            ));
+        }
+    }
+    if let Some(password) = password {
+        database.connect.password(password.expose());
+    }
+    if database.connect.get_connect_timeout().is_none() {
+        database.connect.connect_timeout(timeout);
+    }
+    database.root_cert = database.root_cert.map(|path| reader.surroundings().directory.join(path));
+    if database.root_cert.is_some() && matches!(database.tls, Tls::Disable | Tls::Prefer) {
+        reader.wrong(
+            &at.span,
+            "`sslrootcert` has no effect with this `sslmode`",
+            "would not be looked at",
+            "sslmode=verify-full",
+        );
+    }
+    database.timeout = timeout;
+    database.pool_size = usize::try_from(pool_size).map_err(|_| Reported)?;
+    Ok(database)
+}
+
+fn queue(reader: &mut Reader<'_>, raw: &RawQueue) -> Result<Queue, Reported> {
+    let wake = reader.choice(
+        "wake",
+        &raw.wake,
+        &[("auto", Wake::Auto), ("notify", Wake::Notify), ("poll", Wake::Poll)],
+    );
+    let lookahead = reader.whole("lookahead", &raw.lookahead, 2000, 10..=100_000);
+    let stale = SECS(1)..=DAYS(365);
+    Ok(Queue {
+        poll_interval: reader.duration("poll_interval", &raw.poll_interval, SECS(5), MS(100)..=SECS(300)),
+        lease: reader.duration("lease", &raw.lease, SECS(5), SECS(1)..=SECS(60)),
+        lookahead: usize::try_from(lookahead).map_err(|_| Reported)?,
+        stale_after: reader.duration_or_never("stale_after", &raw.stale_after, DAYS(1), stale.clone()),
+        stale_after_urgent: reader.duration_or_never(
+            "stale_after_urgent",
+            &raw.stale_after_urgent,
+            SECS(900),
+            stale,
+        ),
+        shutdown_grace: reader.duration("shutdown_grace", &raw.shutdown_grace, SECS(25), MS(0)..=SECS(600)),
+        wake: wake?.unwrap_or(Wake::Auto),
+    })
+}
+
+fn text(reader: &mut Reader<'_>, raw: &RawText) -> Result<Text, Reported> {
+    let max_segments = reader.whole("max_segments", &raw.max_segments, 6, 1..=255);
+    if let Some(at) = &raw.default_country {
+        let digits = at.value.trim_start_matches('+').trim_start_matches("00");
+        if !matches!(at.value.len(), 1..=3) || !all_digits(&at.value) || at.value.starts_with('0') {
+            let help = if matches!(digits.len(), 1..=3) && all_digits(digits) && !digits.starts_with('0') {
+                format!("write \"{digits}\"")
+            } else {
+                "for example \"353\" for Ireland, \"44\" for the United Kingdom".to_owned()
+            };
+            reader.wrong(
+                &at.span,
+                "`default_country` is not a calling code",
+                "must be one to three digits",
+                help,
+            );
+        }
+    }
+    if let Some(at) = raw.trunk_prefix.as_ref().filter(|at| at.value.len() > 3 || !all_digits(&at.value)) {
+        reader.wrong(
+            &at.span,
+            "`trunk_prefix` is not a prefix",
+            "must be at most three digits",
+            "usually \"0\"; \"\" where national numbers have none",
+        );
+    }
+    if let Some(at) = raw.default_sender.as_ref().filter(|at| !is_sender(&at.value)) {
+        reader.wrong(
+            &at.span,
+            "`default_sender` is not a sender ID",
+            "networks would refuse it",
+            "up to 11 letters and digits with at least one letter, or a number of up to 15 digits",
+        );
+    }
+    Ok(Text {
+        default_country: raw.default_country.as_ref().map(|at| at.value.clone()),
+        trunk_prefix: raw.trunk_prefix.as_ref().map_or("0", |at| &at.value).to_owned(),
+        default_sender: raw.default_sender.as_ref().map(|at| at.value.clone()),
+        max_segments: i16::try_from(max_segments).map_err(|_| Reported)?,
+        transliterate: reader.flag(&raw.transliterate, false),
+    })
+}
+
+fn all_digits(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn is_sender(text: &str) -> bool {
+    let number = text.strip_prefix('+').unwrap_or(text);
+    if !number.is_empty() && all_digits(number) {
+        return number.len() <= 15;
+    }
+    let allowed = |b: u8| b.is_ascii_graphic() || b == b' ';
+    (1..=11).contains(&text.len()) && text.bytes().all(allowed) && text.trim() == text
+}
+
+fn gateways(
+    reader: &mut Reader<'_>,
+    raw: &RawConfig,
+    lease: Duration,
+) -> Result<BTreeMap<String, Gateway>, Reported> {
+    let mut gateways = BTreeMap::new();
+    let mut result = Ok(());
+    for (name, raw) in raw.gateway.iter().flatten() {
+        let named = !name.is_empty()
+            && name.len() <= 40
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        if !named {
+            let span = reader.document().key_span(&["gateway", name]);
+            result = Err(reader.report(
+                Diagnostic::new(span, "this is not a name for a gateway")
+                    .label("here")
+                    .help("up to 40 letters, digits, - and _"),
+            ));
+        }
+        match gateway::gateway(reader, name, raw, lease) {
+            Ok(gateway) => {
+                gateways.insert(name.clone(), gateway);
+            }
+            Err(reported) => result = Err(reported),
+        }
+    }
+    result?;
+    if gateways.is_empty() && !reader.document().was_cut(&["gateway"]) {
+        return Err(reader.report(
+            Diagnostic::new(None, "no gateway is configured").help(
+                "add a section such as [gateway.main] with dialect = \"interactsms-v2\", username and password_file",
+            ),
+        ));
+    }
+    Ok(gateways)
+}
+
+fn routing(reader: &mut Reader<'_>, raw: &RawRouting, names: &[&str]) -> Result<Routing, Reported> {
+    let default_gateway = match (&raw.default, names) {
+        (Some(at), _) => known_gateway(reader, at, names),
+        // Without a gateway there is another fault already.
+        (None, []) => Err(Reported),
+        (None, [only]) => Ok((*only).to_owned()),
+        (None, [first, ..]) => {
+            let span = reader.document().key_span(&["routing"]);
+            Err(reader.report(Diagnostic::new(span, "`default` is missing from [routing]").help(format!(
+                "with several gateways one must be the default, for example default = \"{first}\""
+            ))))
+        }
+    };
+    let mut seen = BTreeSet::new();
+    let mut rules = Vec::new();
+    let mut result = Ok(());
+    for at in raw.rule.iter().flatten() {
+        match route(reader, at, names) {
+            Ok(rule) if !seen.insert((rule.prefix.clone(), rule.lane.map(Lane::as_str))) => {
+                result = Err(reader.wrong(
+                    &at.span,
+                    "two rules match the same messages",
+                    "the second one",
+                    "a pair of prefix and lane may stand once",
+                ));
+            }
+            Ok(rule) => rules.push(rule),
+            Err(reported) => result = Err(reported),
+        }
+    }
+    result?;
+    Ok(Routing { default_gateway: default_gateway?, rules })
+}
+
+fn known_gateway(reader: &mut Reader<'_>, at: &At<String>, names: &[&str]) -> Result<String, Reported> {
+    if names.contains(&at.value.as_str()) {
+        return Ok(at.value.clone());
+    }
+    let help = match nearest(&at.value, names) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None if names.is_empty() => "no gateway is configured".to_owned(),
+        None => format!("configured: \"{}\"", names.join("\", \"")),
+    };
+    Err(reader.wrong(
+        &at.span,
+        format!("there is no gateway `{}`", at.value),
+        format!("no section [gateway.{}]", at.value),
+        help,
+    ))
+}
+
+fn route(reader: &mut Reader<'_>, at: &At<RawRouteRule>, names: &[&str]) -> Result<RouteRule, Reported> {
+    let raw = &at.value;
+    let lanes = Lane::ALL.map(|lane| (lane.as_str(), lane));
+    let lane = reader.choice("lane", &raw.lane, &lanes);
+    let prefix = match &raw.prefix {
+        None => Ok(String::new()),
+        Some(prefix) if !prefix.value.0.is_empty() && all_digits(&prefix.value.0) => {
+            Ok(prefix.value.0.clone())
+        }
+        Some(prefix) => Err(reader.wrong(
+            &prefix.span,
+            "`prefix` is not the beginning of a number",
+            "must be digits",
+            "international digits without + or 00, for example \"35387\"",
+        )),
+    };
+    let gateway = match &raw.gateway {
+        Some(name) => known_gateway(reader, name, names),
+        None => Err(reader.wrong(&at.span, "a rule without `gateway`", "where to?", "add gateway = \"…\"")),
+    };
+    let (prefix, lane, gateway) = (prefix?, lane?, gateway?);
+    if prefix.is_empty() && lane.is_none() {
+        return Err(reader.wrong(
+            &at.span,
+            "a rule that matches every message",
+            "has neither `prefix` nor `lane`",
+            "that is what `default` in [routing] is for",
+        ));
+    }
+    Ok(RouteRule { prefix, lane, gateway })
+}
+
+fn callbacks(reader: &mut Reader<'_>, raw: &RawCallbacks) -> Result<Callbacks, Reported> {
+    let section: &[&str] = &["callbacks"];
+    let listen = reader
+        .required(section, "listen", &raw.listen, "address and port, for example listen = \"127.0.0.1:8025\"")
+        .and_then(|at| {
+            at.value.parse::<SocketAddr>().map_err(|_| {
+                reader.wrong(
+                    &at.span,
+                    "`listen` is not an address with a port",
+                    "not understood",
+                    "for example \"127.0.0.1:8025\" or \"[::1]:8025\"",
+                )
+            })
+        });
+    let path = callback_path(reader, raw);
+    let client_secret = reader.secret(
+        section,
+        SecretKeys {
+            name: "client_secret",
+            inline: &raw.client_secret,
+            file: &raw.client_secret_file,
+            credential: &raw.client_secret_credential,
+            env: &raw.client_secret_env,
+        },
+    );
+    let account_password = reader.secret(
+        section,
+        SecretKeys {
+            name: "account_password",
+            inline: &raw.account_password,
+            file: &raw.account_password_file,
+            credential: &raw.account_password_credential,
+            env: &raw.account_password_env,
+        },
+    );
+    let secrets: Vec<Secret> = [client_secret?, account_password?].into_iter().flatten().collect();
+    if secrets.is_empty() {
+        return Err(reader.missing(
+            section,
+            "client_secret_file",
+            "callbacks are signed with the account's client secret or password: give one or both, \
+             as `client_secret_file` and `account_password_file`",
+        ));
+    }
+    Ok(Callbacks { listen: listen?, path: path?, secrets })
+}
+
+fn callback_path(reader: &mut Reader<'_>, raw: &RawCallbacks) -> Result<Secret, Reported> {
+    let section: &[&str] = &["callbacks"];
+    let keys = SecretKeys {
+        name: "path",
+        inline: &raw.path,
+        file: &raw.path_file,
+        credential: &raw.path_credential,
+        env: &raw.path_env,
+    };
+    let Some(path) = reader.secret(section, keys)? else {
+        let help = format!("a long secret path, for example path = \"{}\"", suggested_path());
+        return Err(reader.missing(section, "path", &help));
+    };
+    let span = [&raw.path, &raw.path_file, &raw.path_credential, &raw.path_env]
+        .into_iter()
+        .find_map(|way| way.as_ref())
+        .map_or(0..0, |at| at.span.clone());
+    let rest = path.expose().strip_prefix('/');
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~' | b'/');
+    match rest {
+        Some(rest) if rest.len() >= LEAST_PATH && rest.bytes().all(plain) && !rest.ends_with('/') => Ok(path),
+        Some(rest) if rest.bytes().all(plain) && !rest.ends_with('/') => Err(reader.wrong(
+            &span,
+            "the callback path is too easy to guess",
+            format!("must have at least {LEAST_PATH} characters after the first /"),
+            format!("for example \"{}\"", suggested_path()),
+        )),
+        _ => Err(reader.wrong(
+            &span,
+            "the callback path is not a path",
+            "must begin with /, and hold letters, digits, - _ . ~ only",
+            format!("for example \"{}\"", suggested_path()),
+        )),
+    }
+}
+
+/// 128 random bits; without randomness, the command that makes some.
+fn suggested_path() -> String {
+    let mut bytes = [0_u8; 16];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => format!("/cb/{:032x}", u128::from_be_bytes(bytes)),
+        Err(_) => "/cb/$(openssl rand -hex 16)".to_owned(),
+    }
+}
+
+fn log(reader: &mut Reader<'_>, raw: &RawLog) -> Result<Log, Reported> {
+    let filter = match &raw.filter {
+        None => "info".to_owned(),
+        Some(at) => match EnvFilter::builder().parse(&at.value) {
+            Ok(_) => at.value.clone(),
+            Err(_) => {
+                return Err(reader.wrong(
+                    &at.span,
+                    "`filter` is not a log filter",
+                    "not understood",
+                    "a level (error, warn, info, debug, trace), or \"info,outboxd::gateway=debug\"",
+                ));
+            }
+        },
+    };
+    Ok(Log { filter, json: reader.flag(&raw.json, false) })
+}
