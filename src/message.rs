@@ -163,10 +163,7 @@ impl Position {
     pub const fn before(self) -> Position {
         match self.id.0.checked_sub(1) {
             Some(id) => Position { send_after_us: self.send_after_us, id: MessageId(id) },
-            None => Position {
-                send_after_us: self.send_after_us.saturating_sub(1),
-                id: MessageId(i64::MAX),
-            },
+            None => Position { send_after_us: self.send_after_us.saturating_sub(1), id: MessageId(i64::MAX) },
         }
     }
 }

@@ -25,11 +25,20 @@ pub struct Limits {
 pub enum State {
     Open,
     /// Left alone until then; `probe`: and then asked with something that is nobody's message.
-    Waiting { until: Moment, probe: bool, reason: String },
+    Waiting {
+        until: Moment,
+        probe: bool,
+        reason: String,
+    },
     /// A probe is under way.
-    Probing { reason: String },
+    Probing {
+        reason: String,
+    },
     /// Until a person says go on.
-    Stopped { code: &'static str, reason: String },
+    Stopped {
+        code: &'static str,
+        reason: String,
+    },
 }
 
 /// What an attempt did to its gateway.
@@ -97,7 +106,11 @@ impl Health {
                 DeferCause::NotStarted => Change::None,
                 DeferCause::Throttled => {
                     let pause = retry_after.unwrap_or_else(|| self.next_pause(jitter));
-                    self.wait(now + pause.max(self.limits.backoff_min.min(Duration::from_secs(1))), false, reason)
+                    self.wait(
+                        now + pause.max(self.limits.backoff_min.min(Duration::from_secs(1))),
+                        false,
+                        reason,
+                    )
                 }
                 DeferCause::Unreachable | DeferCause::Busy => self.failed(*retry_after, reason, now, jitter),
                 DeferCause::Unauthorized | DeferCause::NoCredit | DeferCause::Misconfigured => {
@@ -167,13 +180,20 @@ impl Health {
 
     /// The messages that were refused in the row that stopped the gateway.
     pub fn take_refused(&mut self) -> Vec<(MessageId, String)> {
-        std::mem::take(&mut self.refusals.messages).into_iter().map(|(id, reference, _)| (id, reference)).collect()
+        std::mem::take(&mut self.refusals.messages)
+            .into_iter()
+            .map(|(id, reference, _)| (id, reference))
+            .collect()
     }
 
     fn refused(&mut self, code: &str, reason: &str, message: (MessageId, &str), now: Moment) -> Change {
         // Gateways put the number or the id into the text of a refusal: without its digits it is the same reason.
-        let reason: String =
-            code.chars().chain([' ']).chain(reason.chars().filter(|c| !c.is_ascii_digit())).take(200).collect();
+        let reason: String = code
+            .chars()
+            .chain([' '])
+            .chain(reason.chars().filter(|c| !c.is_ascii_digit()))
+            .take(200)
+            .collect();
         if self.refusals.reason != reason {
             self.refusals = Refusals { reason, ..Refusals::default() };
         }
@@ -324,7 +344,11 @@ mod tests {
         see(&mut health, &rejected("number 222 is barred"), 2, at(1));
         assert_eq!(see(&mut health, &rejected("number 333 is barred"), 3, at(2)), Change::Stop);
         assert!(matches!(health.state(), State::Stopped { code: "gateway_refuses", .. }));
-        assert_eq!(see(&mut health, &rejected("number 444 is barred"), 4, at(2)), Change::Stop, "was under way");
+        assert_eq!(
+            see(&mut health, &rejected("number 444 is barred"), 4, at(2)),
+            Change::Stop,
+            "was under way"
+        );
         let ids: Vec<i64> = health.take_refused().iter().map(|(id, _)| id.0).collect();
         assert_eq!(ids, [1, 2, 3, 4]);
     }

@@ -2,14 +2,14 @@
 -- Due rows of one lane in queue order, after one position and up to another.
 -- $1 lane text, $2 $3 read after this (send_after, id), $4 $5 read up to this (send_after, id),
 -- $6 gateways text[] whose own rows are left out, $7 limit bigint
--- Columns: as OutboxRow in src/message.rs, with expires_at as whether it has passed, and last the seconds since due.
+-- Columns: as OutboxRow in src/message.rs, with whether expires_at has passed (NULL: it has none), and last the seconds since due.
 -- Over-long texts come cut, and are refused by their length.
 -- Locks: none. Called by dispatch.
 SELECT
     o.id,
     o.xmin,
     o.send_after,
-    coalesce(o.expires_at <= now(), false),
+    o.expires_at <= now(),
     o.attempts,
     left(o.recipient, 200),
     CASE WHEN octet_length(o.body) > 24576 THEN left(o.body, 24577) ELSE o.body END,

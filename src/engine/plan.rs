@@ -165,7 +165,8 @@ impl Plan {
             plan.read_again(ready.lane, ready.position.before());
             return;
         }
-        let known = Known { gateway: Some(gateway), lane: ready.lane, version: ready.version, under_way: false };
+        let known =
+            Known { gateway: Some(gateway), lane: ready.lane, version: ready.version, under_way: false };
         self.known.insert(ready.id, known);
         let queue = &mut plan.ready[at];
         if queue.back().is_none_or(|last| last.position < ready.position) {
@@ -294,6 +295,11 @@ impl Plan {
             }
         }
         self.cursors = Default::default();
+    }
+
+    /// Gateway of a message that is under way.
+    pub fn gateway_of(&self, id: MessageId) -> Option<GatewayIndex> {
+        self.known.get(&id).and_then(|known| known.gateway)
     }
 
     pub fn under_way(&self, gateway: GatewayIndex) -> usize {

@@ -31,8 +31,8 @@ pub struct Discover {
 #[derive(Debug)]
 pub struct DueRow {
     pub row: OutboxRow,
-    /// By its own `expires_at`.
-    pub expired: bool,
+    /// Whether its own `expires_at` has passed; `None`: it has none.
+    pub expired: Option<bool>,
     pub due_for: Duration,
 }
 

@@ -56,7 +56,7 @@ pub enum ReadKind {
 }
 
 #[derive(Debug)]
-pub struct Cursor {
+pub(super) struct Cursor {
     watermark: Position,
     woken: bool,
     more: bool,
@@ -92,7 +92,8 @@ impl Default for Cursor {
             more: false,
             reading: false,
             again: None,
-            windows: [Window { wanted: false, rests_until: Moment::ZERO, cost: Duration::ZERO }; WINDOWS.len()],
+            windows: [Window { wanted: false, rests_until: Moment::ZERO, cost: Duration::ZERO };
+                WINDOWS.len()],
             scan: None,
             ahead_last: false,
             database_clock: None,
@@ -101,24 +102,24 @@ impl Default for Cursor {
 }
 
 impl Cursor {
-    pub fn wake(&mut self) {
+    pub(super) fn wake(&mut self) {
         self.woken = true;
         for window in &mut self.windows {
             window.wanted = true;
         }
     }
 
-    pub fn set_database_time(&mut self, us: i64, now: Moment) {
+    pub(super) fn set_database_time(&mut self, us: i64, now: Moment) {
         self.database_clock = Some((us, now));
     }
 
-    pub fn look_again_from(&mut self, place: Position) {
+    pub(super) fn look_again_from(&mut self, place: Position) {
         if self.again.is_none_or(|present| present > place) {
             self.again = Some(place);
         }
     }
 
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         !self.reading
             && !self.woken
             && !self.more
@@ -127,14 +128,14 @@ impl Cursor {
             && !self.windows.iter().any(|w| w.wanted)
     }
 
-    pub fn next_at(&self) -> Option<Moment> {
+    pub(super) fn next_at(&self) -> Option<Moment> {
         if self.reading {
             return None;
         }
         self.wanted_windows().map(|w| self.windows[w].rests_until).min()
     }
 
-    pub fn next_read(
+    pub(super) fn next_read(
         &mut self,
         lane: Lane,
         now: Moment,
@@ -166,7 +167,7 @@ impl Cursor {
         Some(Read { lane, kind, after, up_to, limit: 0, without_gateways: Vec::new() })
     }
 
-    pub fn page_read(&mut self, read: &Read, page: PageEnd, now: Moment) {
+    pub(super) fn page_read(&mut self, read: &Read, page: PageEnd, now: Moment) {
         self.reading = false;
         let reached = page.last.unwrap_or(Position::START);
         match read.kind {
@@ -205,7 +206,7 @@ impl Cursor {
         }
     }
 
-    pub fn read_failed(&mut self, read: &Read) {
+    pub(super) fn read_failed(&mut self, read: &Read) {
         self.reading = false;
         match read.kind {
             ReadKind::Forward | ReadKind::Whole => self.woken = true,

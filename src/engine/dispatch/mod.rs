@@ -1,0 +1,406 @@
+//! The leader's one deciding task: what to read, what to send, what an answer means. It owns all state of the queue and
+//! waits for nothing: reading, waves and requests run beside it and come back as events.
+//!
+//! `reading` takes pages in, `waves` sends, `answers` turns verdicts into records and gateway states, `upkeep` is what
+//! happens by the clock.
+
+mod answers;
+mod gateways;
+mod reading;
+mod upkeep;
+mod waves;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::clock::{self, Moment};
+use crate::compose::{Composer, Templates};
+use crate::config::Config;
+use crate::engine::Event;
+use crate::engine::dispatch::gateways::GatewayRun;
+use crate::engine::lead::{Leading, Lease, OwnWaves};
+use crate::engine::plan::{Plan, Ready};
+use crate::engine::record::Job;
+use crate::engine::route::Router;
+use crate::engine::wake::Wakefulness;
+use crate::gateway::Gateway;
+use crate::message::{Encoding, MessageId, Nonce, Position, Status};
+use crate::store::queue::{DueRow, WaveKey};
+use crate::store::record::{Fits, Record};
+use crate::store::{Store, StoreError};
+
+/// Events taken in before the next look at what is to be done.
+const EVENTS_AT_ONCE: usize = 512;
+/// Pause after the database failed us.
+const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
+/// After the grace period, how long the last records may take.
+const LAST_RECORDS: Duration = Duration::from_secs(5);
+
+/// What `dispatch` is made of.
+#[derive(Debug)]
+pub struct Parts {
+    pub config: Arc<Config>,
+    pub store: Store,
+    /// In the order of their names.
+    pub gateways: Vec<Arc<Gateway>>,
+    pub lease: Arc<Lease>,
+    pub own_waves: Arc<OwnWaves>,
+    /// Whether the doorbell may be relied upon.
+    pub doorbell: bool,
+    pub events: mpsc::Sender<Event>,
+    pub recorder: mpsc::UnboundedSender<Job>,
+}
+
+#[derive(Debug)]
+pub struct Dispatch {
+    config: Arc<Config>,
+    store: Store,
+    own_waves: Arc<OwnWaves>,
+    events: mpsc::Sender<Event>,
+    recorder: mpsc::UnboundedSender<Job>,
+    /// Requests under way.
+    attempts: JoinSet<()>,
+    /// Statements under way.
+    jobs: JoinSet<()>,
+    plan: Plan,
+    gateways: Vec<GatewayRun>,
+    router: Router,
+    composer: Composer,
+    templates: TemplateState,
+    /// Rows that wait for templates to be read again before they are judged.
+    doubtful: Vec<DueRow>,
+    term: Option<Term>,
+    flights: HashMap<MessageId, Flight>,
+    waves: HashMap<WaveKey, usize>,
+    wakefulness: Wakefulness,
+    clockwork: upkeep::Clockwork,
+    /// The database failed us: nothing is read or begun until then.
+    trouble: Option<Moment>,
+    stopping: Option<Moment>,
+}
+
+/// Our present leadership.
+#[derive(Debug)]
+struct Term {
+    epoch: i64,
+    nonce: Nonce,
+    next_seq: i64,
+    /// Why nothing may be sent.
+    held: Option<String>,
+}
+
+/// A message between the commit of its wave and the recording of its result.
+#[derive(Debug)]
+struct Flight {
+    wave: WaveKey,
+    fits: Fits,
+    position: Position,
+    gateway_ref: String,
+    encoding: Encoding,
+    segments: i16,
+    answered: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TemplateState {
+    Stale,
+    Loading,
+    Loaded,
+}
+
+impl Dispatch {
+    pub fn new(parts: Parts) -> Dispatch {
+        let Parts { config, store, gateways, lease, own_waves, doorbell, events, recorder } = parts;
+        let now = clock::now();
+        let runs: Vec<GatewayRun> = gateways
+            .into_iter()
+            .zip(config.gateways.values())
+            .map(|(gateway, settings)| GatewayRun::new(gateway, settings, &lease, now))
+            .collect();
+        let limits: Vec<(Arc<str>, usize)> =
+            runs.iter().map(|run| (Arc::clone(&run.name), run.concurrency * 2)).collect();
+        Dispatch {
+            plan: Plan::new(&limits, config.queue.lookahead),
+            router: Router::new(&config.routing, config.gateways.keys().map(String::as_str)),
+            composer: Composer::new(config.text.clone(), Templates::default()),
+            wakefulness: Wakefulness::new(doorbell, config.queue.poll_interval, now),
+            clockwork: upkeep::Clockwork::new(now),
+            config,
+            store,
+            own_waves,
+            events,
+            recorder,
+            attempts: JoinSet::new(),
+            jobs: JoinSet::new(),
+            gateways: runs,
+            templates: TemplateState::Stale,
+            doubtful: Vec::new(),
+            term: None,
+            flights: HashMap::new(),
+            waves: HashMap::new(),
+            trouble: None,
+            stopping: None,
+        }
+    }
+
+    /// Runs until it was told to stop and everything under way is accounted for. Dropping the recorder's sender at the
+    /// end lets the recorder finish.
+    pub async fn run(mut self, mut incoming: mpsc::Receiver<Event>) {
+        let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
+        loop {
+            let now = clock::now();
+            self.act(now);
+            if self.is_done(now) {
+                break;
+            }
+            let deadline = self.next_at(now).since(now).max(Duration::from_millis(1));
+            tokio::select! {
+                count = incoming.recv_many(&mut events, EVENTS_AT_ONCE) => if count == 0 { break },
+                () = tokio::time::sleep(deadline) => {}
+            }
+            let now = clock::now();
+            for event in events.drain(..) {
+                self.take_in(event, now);
+            }
+            while self.attempts.try_join_next().is_some() {}
+            while self.jobs.try_join_next().is_some() {}
+        }
+    }
+
+    fn act(&mut self, now: Moment) {
+        if self.trouble.is_some_and(|until| until <= now) {
+            self.trouble = None;
+            self.plan.wake();
+        }
+        self.end_pauses(now);
+        if self.may_send() {
+            self.keep_up(now);
+            if self.trouble.is_none() {
+                self.read_on(now);
+                self.send_waves(now);
+            }
+        }
+        self.check_grace(now);
+    }
+
+    /// We lead, nothing is held, and nobody told us to stop.
+    fn may_send(&self) -> bool {
+        self.stopping.is_none() && self.term.as_ref().is_some_and(|term| term.held.is_none())
+    }
+
+    fn take_in(&mut self, event: Event, now: Moment) {
+        match event {
+            Event::Lead(leading) => self.begin_term(leading, now),
+            Event::Deposed => self.end_term(),
+            Event::Heard(heard) => self.heard(&heard),
+            Event::Ears(ears) => {
+                self.wakefulness.set_ears(ears, now);
+                self.plan.wake();
+            }
+            Event::Page { read, rows, cost } => self.page_came(&read, rows, cost, now),
+            Event::Wave { gateway, key, taken, outcome } => self.wave_came(gateway, key, taken, outcome, now),
+            Event::Answer { gateway, id, verdict } => self.answer_came(gateway, id, verdict, now),
+            Event::Recorded(done) => self.recorded(done),
+            Event::Probed { gateway, result } => self.probed(gateway, result, now),
+            Event::Templates(rows) => self.templates_came(rows, now),
+            Event::NextDue(due) => self.next_due_came(due, now),
+            Event::Orders(orders) => self.orders_came(orders, now),
+            Event::FellAsleep(outcome) => {
+                self.wakefulness.fell_asleep(outcome.is_ok());
+                self.plan.wake();
+            }
+            Event::Swept => self.plan.wake(),
+            Event::Stop { grace } => self.begin_stop(now + grace),
+        }
+    }
+
+    fn begin_term(&mut self, leading: Leading, now: Moment) {
+        self.plan.start_over();
+        self.plan.wake();
+        self.trouble = None;
+        self.templates = TemplateState::Stale;
+        self.doubtful.clear();
+        if let Some(reason) = &leading.held {
+            warn!(reason, "everything is held; nothing is sent");
+        }
+        self.term =
+            Some(Term { epoch: leading.epoch, nonce: leading.nonce, next_seq: 1, held: leading.held });
+        self.wakefulness =
+            Wakefulness::new(self.wakefulness.has_doorbell(), self.config.queue.poll_interval, now)
+                .with_ears(self.wakefulness.has_ears());
+        self.clockwork = upkeep::Clockwork::new(now);
+        self.show_all_gateways();
+    }
+
+    fn end_term(&mut self) {
+        self.term = None;
+        self.plan.start_over();
+        for index in 0..self.gateways.len() {
+            self.hold_back(index);
+        }
+    }
+
+    fn begin_stop(&mut self, until: Moment) {
+        // A second request to stop may only shorten the wait.
+        let until = self.stopping.map_or(until, |present| present.min(until));
+        if self.stopping.is_none() {
+            info!(under_way = self.flights.len(), "stopping: nothing new is sent, waiting for answers");
+        }
+        self.stopping = Some(until);
+        for index in 0..self.gateways.len() {
+            self.hold_back(index);
+        }
+    }
+
+    /// The grace period is over: what has no answer is unknown.
+    fn check_grace(&mut self, now: Moment) {
+        if self.stopping.is_none_or(|until| until > now) {
+            return;
+        }
+        let cut_off: Vec<MessageId> =
+            self.flights.iter().filter(|(_, flight)| !flight.answered).map(|(id, _)| *id).collect();
+        if cut_off.is_empty() {
+            return;
+        }
+        self.attempts.abort_all();
+        warn!(messages = cut_off.len(), "stopping without waiting longer: their outcome is unknown");
+        for id in cut_off {
+            self.record_flight(
+                id,
+                &answers::Outcome::unknown("the daemon was stopped before the gateway answered"),
+            );
+        }
+    }
+
+    fn is_done(&self, now: Moment) -> bool {
+        let Some(until) = self.stopping else { return false };
+        let committing = self.gateways.iter().any(|run| run.committing);
+        (self.flights.is_empty() && !committing) || until + LAST_RECORDS <= now
+    }
+
+    fn next_at(&self, now: Moment) -> Moment {
+        let mut next = now + Duration::from_secs(60);
+        let mut consider = |at: Option<Moment>| next = at.map_or(next, |at| next.min(at));
+        consider(
+            self.stopping.map(|until| if until > now { until } else { now + Duration::from_millis(50) }),
+        );
+        for run in &self.gateways {
+            consider(run.health.next_at());
+        }
+        if self.may_send() {
+            consider(Some(self.wakefulness.next_at()));
+            consider(self.clockwork.next_at());
+            consider(self.trouble);
+            if self.trouble.is_none() {
+                consider(self.plan.next_at());
+                for (index, run) in self.gateways.iter().enumerate() {
+                    if !run.committing && self.plan.has_ready(index) && self.plan.room_for_wave(index) > 0 {
+                        consider(run.pace.next_at(now));
+                    }
+                }
+            }
+        } else if self.term.is_some() && self.stopping.is_none() {
+            consider(self.clockwork.next_at());
+        }
+        next
+    }
+
+    /// The database did not do what we asked; said once until it works again.
+    fn database_failed(&mut self, error: &StoreError, now: Moment) {
+        if matches!(error, StoreError::Locked { .. }) {
+            return;
+        }
+        if !self.clockwork.database_trouble_said {
+            warn!(%error, "the database does not answer as it should; trying again");
+            self.clockwork.database_trouble_said = true;
+        }
+        self.trouble = Some(now + TROUBLE_PAUSE);
+    }
+
+    fn database_works(&mut self) {
+        if std::mem::take(&mut self.clockwork.database_trouble_said) {
+            info!("the database works again");
+        }
+    }
+
+    /// Runs a statement beside us; its event comes back.
+    fn ask<F>(&mut self, work: F)
+    where
+        F: Future<Output = Option<Event>> + Send + 'static,
+    {
+        let events = self.events.clone();
+        self.jobs.spawn(async move {
+            if let Some(event) = work.await {
+                // Closed only when we are going down.
+                let _ = events.send(event).await;
+            }
+        });
+    }
+
+    fn write(&self, record: Record, position: Position) {
+        // Closed only when the recorder has panicked; then the process goes down and the wave tells what was under way.
+        let _ = self.recorder.send(Job::Write(crate::engine::record::Entry { record, position }));
+    }
+
+    /// A record about a row that was judged without a wave.
+    fn write_judgement(
+        &mut self,
+        ready: &Judged,
+        status: Status,
+        held: bool,
+        code: &'static str,
+        reason: &str,
+    ) {
+        self.plan.set_aside(ready.id, ready.position.1, ready.version);
+        let record = Record {
+            id: ready.id,
+            fits: Fits::Unchanged { attempts: ready.attempts, version: ready.version },
+            status,
+            held,
+            gateway: None,
+            gateway_ref: None,
+            gateway_message_id: None,
+            error_code: Some(code),
+            error: Some(answers::presentable(reason)),
+            encoding: None,
+            segments: None,
+        };
+        self.write(record, ready.position.0);
+    }
+}
+
+/// A row that is judged by what it says.
+#[derive(Debug, Clone, Copy)]
+struct Judged {
+    id: MessageId,
+    version: crate::message::RowVersion,
+    attempts: i32,
+    position: (Position, crate::message::Lane),
+}
+
+impl Judged {
+    fn of(due: &DueRow) -> Judged {
+        Judged {
+            id: due.row.id,
+            version: due.row.version,
+            attempts: due.row.attempts,
+            position: (due.row.position(), due.row.lane),
+        }
+    }
+}
+
+impl From<&Ready> for Judged {
+    fn from(ready: &Ready) -> Judged {
+        Judged {
+            id: ready.id,
+            version: ready.version,
+            attempts: ready.attempts,
+            position: (ready.position, ready.lane),
+        }
+    }
+}

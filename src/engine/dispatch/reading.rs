@@ -1,0 +1,206 @@
+//! Taking pages of rows in: judge, compose, route, queue.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::clock::Moment;
+use crate::compose::{Composer, Templates};
+use crate::engine::Event;
+use crate::engine::dispatch::{Dispatch, Judged, TemplateState};
+use crate::engine::plan::{PageEnd, Read, Ready};
+use crate::message::{Lane, Status};
+use crate::store::StoreError;
+use crate::store::queue::{Discover, DueRow};
+use crate::text::code;
+
+/// The row was due for too long to be sent without asking.
+const HELD_STALE: &str = "held_stale";
+
+impl Dispatch {
+    /// Starts whatever is to be read: at most one page a lane at a time.
+    pub(super) fn read_on(&mut self, now: Moment) {
+        if self.templates == TemplateState::Stale {
+            self.load_templates();
+        }
+        for lane in Lane::ALL {
+            let Some(read) = self.plan.next_read(lane, now) else { continue };
+            let what = Discover {
+                lane,
+                after: read.after,
+                up_to: read.up_to,
+                without_gateways: read.without_gateways.clone(),
+                limit: i64::try_from(read.limit).unwrap_or(i64::MAX),
+            };
+            let store = self.store.clone();
+            self.ask(async move {
+                let begun = Instant::now();
+                let rows = store.discover(&what).await;
+                Some(Event::Page { read, rows, cost: begun.elapsed() })
+            });
+        }
+    }
+
+    pub(super) fn page_came(
+        &mut self,
+        read: &Read,
+        rows: Result<Vec<DueRow>, StoreError>,
+        cost: Duration,
+        now: Moment,
+    ) {
+        let rows = match rows {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.plan.read_failed(read);
+                self.database_failed(&error, now);
+                return;
+            }
+        };
+        self.database_works();
+        let mut page = PageEnd {
+            last: rows.last().map(|due| due.row.position()),
+            full: rows.len() >= read.limit,
+            new: 0,
+            cost,
+        };
+        if let Some(due) = rows.last() {
+            let age = i64::try_from(due.due_for.as_micros()).unwrap_or(0);
+            self.plan.set_database_time(due.row.send_after_us.saturating_add(age), now);
+        }
+        // A term that ended meanwhile took the plan's memory with it: then these rows are nobody's.
+        if self.may_send() {
+            for due in rows {
+                if !self.plan.is_known(due.row.id, due.row.version) {
+                    page.new += 1;
+                    self.judge(due);
+                }
+            }
+        }
+        if page.new > 0 {
+            debug!(lane = %read.lane, kind = ?read.kind, rows = page.new, ?cost, "read");
+        }
+        self.wakefulness.found(page.new, now);
+        self.clockwork.rows_came();
+        self.plan.page_read(read, page, now);
+    }
+
+    fn judge(&mut self, due: DueRow) {
+        if due.expired == Some(true) {
+            self.write_judgement(
+                &Judged::of(&due),
+                Status::Expired,
+                false,
+                "expired",
+                "expires_at passed before it could be sent",
+            );
+        } else if self.is_stale(&due) {
+            let hours = due.due_for.as_secs() / 3600;
+            let reason = format!(
+                "it has been due for {hours} h {} min, too long to be sent without asking; sms.retry(id) sends it all the \
+                 same, sms.cancel(id) gives it up",
+                due.due_for.as_secs() / 60 % 60
+            );
+            self.write_judgement(&Judged::of(&due), Status::Queued, true, HELD_STALE, &reason);
+        } else if due.row.template.is_some() && self.templates != TemplateState::Loaded {
+            self.put_in_doubt(due);
+        } else {
+            self.prepare(due, false);
+        }
+    }
+
+    /// `final_word`: the templates were read after this row.
+    fn prepare(&mut self, due: DueRow, final_word: bool) {
+        let row = &due.row;
+        let composed = self.composer.compose(row).and_then(|draft| {
+            let gateway = self.router.choose(row.gateway.as_deref(), &draft.recipient, row.lane)?;
+            Ok((gateway, draft))
+        });
+        match composed {
+            Ok((gateway, draft)) => {
+                let ready = Ready {
+                    id: row.id,
+                    version: row.version,
+                    lane: row.lane,
+                    position: row.position(),
+                    attempts: row.attempts,
+                    draft,
+                };
+                self.plan.offer(gateway, ready);
+            }
+            // The row may have been inserted together with its template: look at the templates again first.
+            Err(refusal)
+                if !final_word
+                    && matches!(
+                        refusal.code,
+                        code::UNKNOWN_TEMPLATE | code::BAD_TEMPLATE | code::MISSING_PARAMETER
+                    ) =>
+            {
+                self.put_in_doubt(due);
+            }
+            Err(refusal) => {
+                debug!(message_id = row.id.0, code = refusal.code, "refused");
+                self.write_judgement(&Judged::of(&due), Status::Failed, false, refusal.code, &refusal.reason);
+            }
+        }
+    }
+
+    fn put_in_doubt(&mut self, due: DueRow) {
+        self.plan.set_aside(due.row.id, due.row.lane, due.row.version);
+        self.doubtful.push(due);
+        if self.templates == TemplateState::Loaded {
+            self.templates = TemplateState::Stale;
+        }
+    }
+
+    /// A retry or a schedule counts from its own time, so old rows that somebody asked for are not stale.
+    fn is_stale(&self, due: &DueRow) -> bool {
+        let limit = match due.row.lane {
+            Lane::Urgent => self.config.queue.stale_after_urgent,
+            Lane::Normal | Lane::Bulk => self.config.queue.stale_after,
+        };
+        // Its author said until when it makes sense.
+        due.expired.is_none() && limit.is_some_and(|limit| due.due_for > limit)
+    }
+
+    fn load_templates(&mut self) {
+        self.templates = TemplateState::Loading;
+        let store = self.store.clone();
+        // Rows that come into doubt from here on are not covered by this reading.
+        let covered = self.doubtful.len();
+        self.clockwork.doubtful_covered = covered;
+        self.ask(async move { Some(Event::Templates(store.templates().await)) });
+    }
+
+    pub(super) fn templates_came(
+        &mut self,
+        rows: Result<Vec<(String, String, String)>, StoreError>,
+        now: Moment,
+    ) {
+        match rows {
+            Ok(rows) => {
+                self.composer = Composer::new(self.config.text.clone(), Templates::new(rows));
+                let still = self.templates == TemplateState::Loading;
+                let covered = self.clockwork.doubtful_covered.min(self.doubtful.len());
+                let uncovered = self.doubtful.split_off(covered);
+                let covered = std::mem::replace(&mut self.doubtful, uncovered);
+                // Changed again while we read, or more rows wait: read once more.
+                self.templates = if still && self.doubtful.is_empty() {
+                    TemplateState::Loaded
+                } else {
+                    TemplateState::Stale
+                };
+                for due in covered {
+                    self.plan.recorded(due.row.id, None);
+                    if self.may_send() {
+                        self.prepare(due, true);
+                    }
+                }
+            }
+            Err(error) => {
+                self.templates = TemplateState::Stale;
+                self.database_failed(&error, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What happens by the clock and on request: looking, sleeping, schedules, orders of a person, the sweep.
+
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use crate::clock::Moment;
+use crate::config::OnUnknown;
+use crate::engine::Event;
+use crate::engine::dispatch::{Dispatch, TemplateState};
+use crate::engine::wake::{self, WakeAction};
+use crate::store::StoreError;
+use crate::store::control::Orders;
+use crate::store::listen::Heard;
+
+/// While everything is held, or somebody asked for something.
+const ORDERS_PAUSE: Duration = Duration::from_secs(1);
+const SWEEP_PAUSE: Duration = Duration::from_secs(5);
+/// Rows that expired while their gateway did not send are ended this long after the longest request could last.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
+
+/// Timers of the leader.
+#[derive(Debug)]
+pub(super) struct Clockwork {
+    /// The next scheduled row.
+    due_at: Option<Moment>,
+    /// Rows may have come whose schedule we do not know.
+    due_unknown: bool,
+    asking_due: bool,
+    orders_at: Option<Moment>,
+    asking_orders: bool,
+    sweep_at: Moment,
+    /// Of the doubtful rows, so many were there when the templates began to be read.
+    pub(super) doubtful_covered: usize,
+    pub(super) database_trouble_said: bool,
+}
+
+impl Clockwork {
+    pub(super) fn new(now: Moment) -> Clockwork {
+        Clockwork {
+            due_at: None,
+            due_unknown: true,
+            asking_due: false,
+            orders_at: Some(now),
+            asking_orders: false,
+            sweep_at: now + SWEEP_PAUSE,
+            doubtful_covered: 0,
+            database_trouble_said: false,
+        }
+    }
+
+    pub(super) fn next_at(&self) -> Option<Moment> {
+        [self.due_at, self.orders_at, Some(self.sweep_at)].into_iter().flatten().min()
+    }
+
+    pub(super) fn rows_came(&mut self) {
+        self.due_unknown = true;
+    }
+
+    pub(super) fn ask_orders_now(&mut self) {
+        self.orders_at = Some(Moment::ZERO);
+    }
+}
+
+impl Dispatch {
+    /// Everything that is due by the clock while we may send.
+    pub(super) fn keep_up(&mut self, now: Moment) {
+        for action in self.wakefulness.act(now) {
+            match action {
+                WakeAction::Look => self.plan.wake(),
+                WakeAction::Poll => {
+                    self.plan.wake();
+                    self.clockwork.ask_orders_now();
+                    if self.templates == TemplateState::Loaded {
+                        self.templates = TemplateState::Stale;
+                    }
+                }
+                WakeAction::RegisterAwake(believed) => {
+                    let store = self.store.clone();
+                    self.ask(async move { said(store.register_awake(believed).await) });
+                }
+                WakeAction::RegisterAsleep(believed) => {
+                    let store = self.store.clone();
+                    self.ask(async move { said(store.register_asleep(believed).await) });
+                }
+                WakeAction::FallAsleep(believed) => {
+                    let store = self.store.clone();
+                    self.ask(
+                        async move { Some(Event::FellAsleep(wake::fall_asleep(&store, believed).await)) },
+                    );
+                }
+            }
+        }
+        if self.clockwork.due_at.is_some_and(|at| at <= now) {
+            self.clockwork.due_at = None;
+            self.clockwork.due_unknown = true;
+            self.plan.wake();
+        }
+        if self.clockwork.due_unknown && !self.clockwork.asking_due && self.plan.is_idle() {
+            self.clockwork.due_unknown = false;
+            self.clockwork.asking_due = true;
+            let store = self.store.clone();
+            self.ask(async move { Some(Event::NextDue(store.next_due().await)) });
+        }
+        if self.clockwork.sweep_at <= now {
+            self.clockwork.sweep_at = now + SWEEP_PAUSE;
+            self.sweep();
+        }
+        self.ask_orders(now);
+    }
+
+    pub(super) fn next_due_came(&mut self, due: Result<Option<Duration>, StoreError>, now: Moment) {
+        self.clockwork.asking_due = false;
+        match due {
+            Ok(due) => self.clockwork.due_at = due.map(|pause| now + pause),
+            Err(error) => {
+                self.clockwork.due_unknown = true;
+                self.database_failed(&error, now);
+            }
+        }
+    }
+
+    pub(super) fn heard(&mut self, heard: &Heard) {
+        match heard {
+            Heard::Ring => self.plan.wake(),
+            Heard::Control => self.clockwork.ask_orders_now(),
+            Heard::Templates => self.templates = TemplateState::Stale,
+            Heard::Echo(_) => {}
+        }
+    }
+
+    /// Asks what a person wants; also while everything is held.
+    pub(super) fn ask_orders(&mut self, now: Moment) {
+        let Some(term) = &self.term else { return };
+        if self.clockwork.asking_orders || self.clockwork.orders_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.clockwork.orders_at = term.held.is_some().then_some(now + ORDERS_PAUSE);
+        self.clockwork.asking_orders = true;
+        let (store, epoch) = (self.store.clone(), term.epoch);
+        self.ask(async move { Some(Event::Orders(store.orders(epoch).await)) });
+    }
+
+    pub(super) fn orders_came(&mut self, orders: Result<Orders, StoreError>, now: Moment) {
+        self.clockwork.asking_orders = false;
+        let orders = match orders {
+            Ok(orders) => orders,
+            Err(error) => {
+                self.clockwork.orders_at = Some(now + ORDERS_PAUSE);
+                self.database_failed(&error, now);
+                return;
+            }
+        };
+        let Some(term) = &mut self.term else { return };
+        if !orders.leads {
+            // The lock session will say so as well; until then nothing we tried would be taken.
+            warn!(epoch = term.epoch, "another daemon has begun a new epoch");
+            self.end_term();
+            return;
+        }
+        match (term.held.is_some(), orders.held) {
+            (false, true) => {
+                let reason = orders.held_reason.unwrap_or_default();
+                warn!(reason, "everything is held; nothing is sent");
+                term.held = Some(reason);
+                self.clockwork.orders_at = Some(now + ORDERS_PAUSE);
+                self.plan.start_over();
+                self.doubtful.clear();
+                for index in 0..self.gateways.len() {
+                    self.hold_back(index);
+                }
+            }
+            (true, false) => {
+                info!("no longer held");
+                term.held = None;
+                self.clockwork.orders_at = None;
+                self.plan.start_over();
+                self.plan.wake();
+            }
+            (true, true) | (false, false) => {}
+        }
+        for name in orders.resumed {
+            self.resume_gateway(&name);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let longest = self.config.gateways.values().map(|g| g.request_timeout + g.connect_timeout).max();
+        let margin = longest.unwrap_or_default() + EXPIRY_MARGIN;
+        let known = self.plan.known_ids();
+        let policies: Vec<(String, Duration)> = self
+            .config
+            .gateways
+            .values()
+            .filter_map(|gateway| match gateway.on_unknown {
+                OnUnknown::Hold => None,
+                OnUnknown::ResendAfter(age) => {
+                    // Never while the first attempt could still be under way.
+                    let least = self.config.queue.lease + gateway.connect_timeout + gateway.request_timeout;
+                    Some((gateway.name.clone(), age.max(least)))
+                }
+            })
+            .collect();
+        let store = self.store.clone();
+        self.ask(async move {
+            match store.expire(margin, &known).await {
+                Ok(expired) if !expired.is_empty() => {
+                    info!(messages = expired.len(), "expired while their gateway did not send");
+                }
+                Ok(_) => {}
+                Err(error) => debug!(%error, "could not end expired rows"),
+            }
+            let mut resent = 0;
+            for (gateway, age) in policies {
+                match store.resend(&gateway, age).await {
+                    Ok(ids) => resent += ids.len(),
+                    Err(error) => debug!(%error, gateway, "could not queue unknown messages again"),
+                }
+            }
+            if resent > 0 {
+                warn!(messages = resent, "of unknown outcome, are sent again as on_unknown says");
+                return Some(Event::Swept);
+            }
+            None
+        });
+    }
+}
+
+fn said(result: Result<(), StoreError>) -> Option<Event> {
+    if let Err(error) = result {
+        debug!(%error, "could not write the register; the poll finds what does not ring");
+    }
+    None
+}

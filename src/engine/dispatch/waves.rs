@@ -1,0 +1,187 @@
+//! From ready rows to requests: a wave is committed first, and only what it confirmed is sent.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use crate::clock::Moment;
+use crate::engine::Event;
+use crate::engine::deliver::{self, Attempt};
+use crate::engine::dispatch::{Dispatch, Flight, answers};
+use crate::engine::plan::{GatewayIndex, Ready};
+use crate::engine::record::Job;
+use crate::message::{MessageId, NotifyRef};
+use crate::store::queue::{WaveEntry, WaveIntent, WaveKey, WaveOutcome};
+use crate::store::record::Fits;
+use crate::store::{Store, StoreError};
+
+/// Most messages in one wave.
+const WAVE: usize = 500;
+/// Between two tries to settle a wave whose commit is in doubt.
+const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+
+impl Dispatch {
+    pub(super) fn send_waves(&mut self, now: Moment) {
+        for index in 0..self.gateways.len() {
+            let run = &self.gateways[index];
+            if run.committing || !run.health.is_open() || !self.plan.has_ready(index) {
+                continue;
+            }
+            let room = self.plan.room_for_wave(index).min(run.pace.available(now)).min(WAVE);
+            if room == 0 {
+                continue;
+            }
+            let taken = self.plan.take_for_wave(index, room);
+            if !taken.is_empty() {
+                self.commit(index, taken, now);
+            }
+        }
+    }
+
+    fn commit(&mut self, index: GatewayIndex, taken: Vec<Ready>, now: Moment) {
+        let Some(term) = &mut self.term else { return };
+        let key = WaveKey { epoch: term.epoch, seq: term.next_seq };
+        term.next_seq += 1;
+        let run = &mut self.gateways[index];
+        run.pace.take(taken.len(), now);
+        run.committing = true;
+        self.own_waves.begin(key);
+        let mut entries: Vec<WaveEntry> = taken
+            .iter()
+            .map(|ready| WaveEntry { id: ready.id, attempt: ready.attempts + 1, version: ready.version })
+            .collect();
+        entries.sort_by_key(|entry| entry.id);
+        let intent = WaveIntent { key, gateway: run.name.clone(), nonce: term.nonce, entries };
+        let store = self.store.clone();
+        self.ask(async move {
+            let outcome = commit_surely(&store, &intent).await;
+            Some(Event::Wave { gateway: index, key, taken, outcome })
+        });
+    }
+
+    pub(super) fn wave_came(
+        &mut self,
+        index: GatewayIndex,
+        key: WaveKey,
+        taken: Vec<Ready>,
+        outcome: Result<WaveOutcome, StoreError>,
+        now: Moment,
+    ) {
+        self.gateways[index].committing = false;
+        let confirmed: HashSet<MessageId> = match outcome {
+            Ok(WaveOutcome::Confirmed(ids)) => {
+                self.database_works();
+                ids.into_iter().collect()
+            }
+            Ok(WaveOutcome::Fenced) => {
+                // Another leader, or somebody said hold: find out which.
+                self.clockwork.ask_orders_now();
+                HashSet::new()
+            }
+            Err(error) => {
+                self.database_failed(&error, now);
+                HashSet::new()
+            }
+        };
+        if confirmed.is_empty() {
+            self.own_waves.finish(key);
+        } else {
+            self.waves.insert(key, confirmed.len());
+        }
+        for ready in taken {
+            if confirmed.contains(&ready.id) {
+                self.take_off(index, key, ready);
+            } else {
+                debug!(message_id = ready.id.0, "not in the wave: it changed, or the wave came to nothing");
+                self.plan.not_in_wave(index, &ready);
+            }
+        }
+        self.launch(index);
+    }
+
+    fn take_off(&mut self, index: GatewayIndex, wave: WaveKey, ready: Ready) {
+        let attempt = ready.attempts + 1;
+        let Some(nonce) = self.nonce_of(wave) else {
+            // The term ended while the wave was committed: it was never begun.
+            let flight = Flight {
+                wave,
+                fits: Fits::Attempt(attempt),
+                position: ready.position,
+                gateway_ref: String::new(),
+                encoding: ready.draft.encoding,
+                segments: ready.draft.segments,
+                answered: false,
+            };
+            self.flights.insert(ready.id, flight);
+            self.record_flight(ready.id, &answers::Outcome::not_started());
+            return;
+        };
+        let gateway_ref = NotifyRef { id: ready.id, nonce, attempt }.encode();
+        let flight = Flight {
+            wave,
+            fits: Fits::Attempt(attempt),
+            position: ready.position,
+            gateway_ref: gateway_ref.clone(),
+            encoding: ready.draft.encoding,
+            segments: ready.draft.segments,
+            answered: false,
+        };
+        self.flights.insert(ready.id, flight);
+        let outgoing = ready.draft.into_outgoing(ready.id, attempt, gateway_ref);
+        self.gateways[index].launch.push_back(outgoing);
+    }
+
+    fn nonce_of(&self, wave: WaveKey) -> Option<crate::message::Nonce> {
+        self.term.as_ref().filter(|term| term.epoch == wave.epoch).map(|term| term.nonce)
+    }
+
+    /// Begins as many requests as the gateway may have under way.
+    pub(super) fn launch(&mut self, index: GatewayIndex) {
+        if !self.may_send() || !self.gateways[index].health.is_open() {
+            self.hold_back(index);
+            return;
+        }
+        let run = &mut self.gateways[index];
+        while run.running < run.concurrency {
+            let Some(message) = run.launch.pop_front() else { break };
+            run.running += 1;
+            let attempt = Attempt { index, gateway: run.gateway.clone(), gate: run.gate.clone(), message };
+            deliver::start(&mut self.attempts, attempt, self.events.clone());
+        }
+    }
+
+    /// What stands in a wave and has not begun does not begin: it goes back to the queue.
+    pub(super) fn hold_back(&mut self, index: GatewayIndex) {
+        let held_back: Vec<MessageId> =
+            self.gateways[index].launch.drain(..).map(|message| message.id).collect();
+        for id in held_back {
+            self.record_flight(id, &answers::Outcome::not_started());
+        }
+    }
+
+    pub(super) fn wave_member_done(&mut self, wave: WaveKey) {
+        let Some(open) = self.waves.get_mut(&wave) else { return };
+        *open -= 1;
+        if *open == 0 {
+            self.waves.remove(&wave);
+            self.own_waves.finish(wave);
+            // Closed only when the recorder has gone; the wave is then cleared by the next takeover.
+            let _ = self.recorder.send(Job::Finished(wave));
+        }
+    }
+}
+
+/// Commits a wave, or makes sure that it is not committed. While that cannot be found out, its rows stay taken.
+async fn commit_surely(store: &Store, intent: &WaveIntent) -> Result<WaveOutcome, StoreError> {
+    let error = match store.commit_wave(intent).await {
+        Err(error @ StoreError::InDoubt { .. }) => error,
+        other => return other,
+    };
+    warn!(%error, "the commit of a wave is in doubt; settling it before its rows are used again");
+    while let Err(error) = store.settle_wave(intent).await {
+        debug!(%error, "cannot settle the wave yet");
+        tokio::time::sleep(SETTLE_PAUSE).await;
+    }
+    Err(error)
+}

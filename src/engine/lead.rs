@@ -1,0 +1,267 @@
+//! Leadership: tries to become the one active sender, and stays it as long as the server agrees.
+//!
+//! The lease counts from the sending of the last confirmation that was answered. `deliver` looks at it when the first
+//! byte of a request is about to leave; `store::queue` checks the epoch in every wave. The first keeps a paused or
+//! cut-off leader from starting anything, the second keeps it from committing anything.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::clock::{self, Moment};
+use crate::config::Database;
+use crate::engine::Event;
+use crate::message::Nonce;
+use crate::store::control::{Identity, Role};
+use crate::store::leader::{LeaderSession, Standing};
+use crate::store::queue::WaveKey;
+use crate::store::{Store, StoreError};
+
+/// A new timeline is a failover, not a restored backup, if a leader was alive so shortly before.
+const FAILOVER_WITHIN: Duration = Duration::from_secs(120);
+
+/// Until when we may start requests.
+#[derive(Debug, Default)]
+pub struct Lease {
+    until: AtomicU64,
+}
+
+impl Lease {
+    /// Past this, nothing is started.
+    pub fn holds(&self) -> bool {
+        clock::now().as_nanos() < self.until.load(Ordering::Acquire)
+    }
+
+    fn renew(&self, confirmed_at: Moment, lease: Duration) {
+        // A tenth less than the server grants: the two clocks need not run at quite the same speed.
+        self.until.store((confirmed_at + lease * 9 / 10).as_nanos(), Ordering::Release);
+    }
+
+    fn revoke(&self) {
+        self.until.store(0, Ordering::Release);
+    }
+}
+
+/// Waves of this process that are not finished. A takeover by this very process leaves them alone: their results
+/// will be known.
+#[derive(Debug, Default)]
+pub struct OwnWaves(Mutex<BTreeSet<WaveKey>>);
+
+impl OwnWaves {
+    pub fn begin(&self, key: WaveKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    }
+
+    pub fn finish(&self, key: WaveKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    fn list(&self) -> Vec<WaveKey> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+}
+
+/// A term of leadership as `dispatch` needs it.
+#[derive(Debug, Clone)]
+pub struct Leading {
+    pub epoch: i64,
+    pub nonce: Nonce,
+    pub held: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct Candidate {
+    pub database: Database,
+    pub store: Store,
+    pub lease_length: Duration,
+    pub lease: Arc<Lease>,
+    pub own_waves: Arc<OwnWaves>,
+    pub identity: Identity,
+    pub started: Moment,
+}
+
+impl Candidate {
+    /// Runs until its task is dropped: standby, leader, standby again.
+    pub async fn run(self, events: mpsc::Sender<Event>) {
+        let mut complained = false;
+        loop {
+            let error = match self.term(&events).await {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            if self.lease.until.load(Ordering::Acquire) != 0 {
+                self.lease.revoke();
+                if events.send(Event::Deposed).await.is_err() {
+                    return;
+                }
+                warn!(%error, "lost leadership; nothing is sent until it is regained");
+            } else if !complained {
+                warn!(%error, "cannot become leader yet; trying again");
+            }
+            complained = true;
+            tokio::time::sleep((self.lease_length / 5).min(Duration::from_secs(1))).await;
+        }
+    }
+
+    async fn term(&self, events: &mpsc::Sender<Event>) -> Result<std::convert::Infallible, StoreError> {
+        let mut session = LeaderSession::connect(&self.database, self.lease_length).await?;
+        let beat = self.lease_length / 4;
+        let mut standby_since: Option<Moment> = None;
+        let mut confirmed_at = loop {
+            if let Some(at) = session.try_lock().await? {
+                break at;
+            }
+            if standby_since.is_none() {
+                info!("standby: another daemon leads this outbox");
+                standby_since = Some(clock::now());
+            }
+            self.show(Role::Standby).await;
+            tokio::time::sleep(beat).await;
+        };
+        // From the asking for the lock on; confirmed while the takeover is under way, which may wait for locks.
+        let leading = {
+            let takeover = self.take_over();
+            tokio::pin!(takeover);
+            loop {
+                tokio::select! {
+                    leading = &mut takeover => break leading?,
+                    () = tokio::time::sleep(beat) => confirmed_at = session.confirm().await?,
+                }
+            }
+        };
+        self.lease.renew(confirmed_at, self.lease_length);
+        info!(epoch = leading.epoch, held = leading.held.is_some(), "leading");
+        if events.send(Event::Lead(leading)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            self.show(Role::Leader).await;
+            tokio::time::sleep(beat).await;
+            let at = session.confirm().await?;
+            self.lease.renew(at, self.lease_length);
+        }
+    }
+
+    async fn take_over(&self) -> Result<Leading, StoreError> {
+        let standing = self.store.standing().await?;
+        let hold = why_hold(&standing);
+        if let Some(reason) = &hold {
+            warn!(reason, "starting held: nothing is sent until `outboxd adopt`");
+            self.store.open_alarm("database_changed", "", reason).await?;
+        }
+        let nonce = fresh_nonce();
+        let term =
+            self.store.take_over(nonce, &self.identity.instance, standing.present, hold.as_deref()).await?;
+        let unknown = loop {
+            match self.store.mark_unknown(term.epoch, &self.own_waves.list()).await {
+                Ok(count) => break count,
+                Err(StoreError::Locked { .. }) => {
+                    warn!("a row whose attempt was cut off is locked by somebody; waiting for it");
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        if unknown > 0 {
+            warn!(unknown, "messages were under way when the last leader ended; their outcome is unknown");
+        }
+        let held = term.held.then(|| term.held_reason.unwrap_or_default());
+        Ok(Leading { epoch: term.epoch, nonce, held })
+    }
+
+    async fn show(&self, role: Role) {
+        // A heartbeat that fails is no reason to stop: the lock session tells whether we lead.
+        if let Err(error) = self.store.heartbeat(&self.identity, role, clock::now().since(self.started)).await
+        {
+            tracing::debug!(%error, "could not write the heartbeat");
+        }
+    }
+}
+
+/// Whether this is another database than the one that messages were last sent from: a clone, a restored backup, or a
+/// replica promoted long after the last sign of life. Sending from it could send again what was sent already.
+fn why_hold(standing: &Standing) -> Option<String> {
+    let remembered = standing.remembered?;
+    let present = standing.present;
+    if remembered.system_identifier != present.system_identifier {
+        return Some(format!(
+            "this database is a copy: messages were last sent from cluster {}, this is cluster {}; if it is to send \
+             from now on, run `outboxd adopt`",
+            remembered.system_identifier, present.system_identifier
+        ));
+    }
+    let recent = standing.last_heartbeat.is_some_and(|age| age < FAILOVER_WITHIN);
+    if remembered.timeline != present.timeline && !recent {
+        return Some(format!(
+            "this database went back in time: it was restored or promoted (timeline {} instead of {}), and what was \
+             sent after its last sign of life is not in it; check the queue, then run `outboxd adopt`",
+            present.timeline, remembered.timeline
+        ));
+    }
+    None
+}
+
+fn fresh_nonce() -> Nonce {
+    Nonce::from_bits(random_bits())
+}
+
+/// Random bits from the operating system; should that fail, from the clock, which still differs from any earlier time.
+pub fn random_bits() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| clock::now().as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Lease, why_hold};
+    use crate::clock;
+    use crate::store::leader::{Cluster, Standing};
+
+    fn standing(remembered: Option<(i64, i32)>, present: (i64, i32), heartbeat: Option<u64>) -> Standing {
+        let cluster = |(system_identifier, timeline)| Cluster { system_identifier, timeline };
+        Standing {
+            epoch: 1,
+            held: false,
+            held_code: None,
+            held_reason: None,
+            remembered: remembered.map(cluster),
+            present: cluster(present),
+            last_heartbeat: heartbeat.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn a_new_outbox_and_an_unchanged_one_are_not_held() {
+        assert_eq!(why_hold(&standing(None, (7, 1), None)), None);
+        assert_eq!(why_hold(&standing(Some((7, 1)), (7, 1), Some(90_000))), None);
+    }
+
+    #[test]
+    fn a_copy_is_held_however_fresh_it_is() {
+        let reason = why_hold(&standing(Some((7, 1)), (8, 1), Some(1))).expect("held");
+        assert!(reason.contains("outboxd adopt"));
+    }
+
+    #[test]
+    fn a_promotion_is_held_only_when_the_last_sign_of_life_is_old() {
+        assert_eq!(why_hold(&standing(Some((7, 1)), (7, 2), Some(5))), None);
+        assert!(why_hold(&standing(Some((7, 1)), (7, 2), Some(4000))).is_some());
+        assert!(why_hold(&standing(Some((7, 3)), (7, 2), None)).is_some());
+    }
+
+    #[test]
+    fn a_lease_ends_by_itself_and_when_revoked() {
+        let lease = Lease::default();
+        assert!(!lease.holds(), "nothing confirmed yet");
+        lease.renew(clock::now(), Duration::from_secs(60));
+        assert!(lease.holds());
+        lease.revoke();
+        assert!(!lease.holds());
+        lease.renew(clock::Moment::ZERO, Duration::from_nanos(1));
+        assert!(!lease.holds());
+    }
+}

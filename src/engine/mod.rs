@@ -1,0 +1,77 @@
+//! The engine: from a due row to a recorded result.
+//!
+//! One task decides ([`dispatch`]); everything else tells it what happened ([`Event`]) or does what it was told:
+//! `lead` holds the leadership, `wake` listens, `deliver` sends, `record` writes results back, `receipts` takes what
+//! the gateway reports later. A message's way: `dispatch` reads it, `compose` makes it ready, a wave is committed,
+//! `deliver` sends it, the verdict comes back as an event, `record` writes it.
+
+pub mod deliver;
+pub mod dispatch;
+pub mod lead;
+pub mod plan;
+pub mod receipts;
+pub mod record;
+pub mod route;
+pub mod wake;
+
+use std::time::Duration;
+
+use crate::engine::lead::Leading;
+use crate::engine::plan::{GatewayIndex, Read, Ready};
+use crate::engine::record::Done;
+use crate::gateway::ProbeFailure;
+use crate::message::MessageId;
+use crate::store::StoreError;
+use crate::store::control::Orders;
+use crate::store::listen::Heard;
+use crate::store::queue::{DueRow, WaveKey, WaveOutcome};
+use crate::verdict::Verdict;
+
+/// What `dispatch` is told.
+#[derive(Debug)]
+pub enum Event {
+    /// We lead from now on.
+    Lead(Leading),
+    /// We lead no more.
+    Deposed,
+    /// Something came over LISTEN.
+    Heard(Heard),
+    /// Whether LISTEN works: notifications come through.
+    Ears(bool),
+    /// A page was read.
+    Page {
+        read: Read,
+        rows: Result<Vec<DueRow>, StoreError>,
+        cost: Duration,
+    },
+    /// A wave was committed, refused, or given up for good.
+    Wave {
+        gateway: GatewayIndex,
+        key: WaveKey,
+        taken: Vec<Ready>,
+        outcome: Result<WaveOutcome, StoreError>,
+    },
+    /// An attempt is over.
+    Answer {
+        gateway: GatewayIndex,
+        id: MessageId,
+        verdict: Verdict,
+    },
+    /// Results are in the database.
+    Recorded(Vec<Done>),
+    Probed {
+        gateway: GatewayIndex,
+        result: Result<(), ProbeFailure>,
+    },
+    Templates(Result<Vec<(String, String, String)>, StoreError>),
+    NextDue(Result<Option<Duration>, StoreError>),
+    Orders(Result<Orders, StoreError>),
+    /// The register says asleep, and everything that may not have rung has ended.
+    FellAsleep(Result<(), StoreError>),
+    /// Rows were queued again by the sweep.
+    Swept,
+    /// Stop in good order, and wait no longer than this for what is under way.
+    Stop {
+        grace: Duration,
+    },
+}

@@ -1,0 +1,270 @@
+//! When to look at the table: notifications are hints, the poll is the truth and never stops.
+//!
+//! [`listen`] keeps a LISTEN connection and tests it by an echo; [`Wakefulness`] decides how often to look and when the
+//! doorbell may stay silent. Going to sleep must lose nothing, see [`fall_asleep`].
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use crate::clock::Moment;
+use crate::config::Database;
+use crate::engine::Event;
+use crate::store::listen::{Heard, Listener};
+use crate::store::{Store, StoreError};
+
+/// Between two looks while rows keep coming.
+const BUSY_TICK: Duration = Duration::from_millis(3);
+/// Between two looks while falling asleep: the doorbell rings already, except for transactions that began before.
+const FALLING_TICK: Duration = Duration::from_millis(100);
+/// Longest pause between two looks while notifications do not come through.
+const DEAF_TICK: Duration = Duration::from_millis(200);
+/// No new row for this long: let the doorbell ring instead.
+const QUIET_BEFORE_SLEEP: Duration = Duration::from_millis(300);
+/// So many new rows within [`RUSH_WINDOW`] make polling cheaper for the application than ringing.
+const RUSH: usize = 50;
+const RUSH_WINDOW: Duration = Duration::from_millis(100);
+/// The register is believed for so many polls: if the daemon dies, the doorbell falls silent after that.
+const REGISTER_POLLS: u32 = 3;
+/// An echo that has not come back after this means that notifications do not come through.
+const ECHO_LIMIT: Duration = Duration::from_secs(3);
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Looking often; the doorbell is told to be silent.
+    Awake,
+    /// The doorbell rings, but somebody may not know it yet.
+    Falling,
+    /// The doorbell rings for everything.
+    Asleep,
+}
+
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WakeAction {
+    Look,
+    /// The regular poll: look, and do what is to be done every few seconds.
+    Poll,
+    RegisterAwake(Duration),
+    RegisterAsleep(Duration),
+    FallAsleep(Duration),
+}
+
+/// Decides when to look. Pure.
+#[derive(Debug)]
+pub struct Wakefulness {
+    doorbell: bool,
+    poll: Duration,
+    ears: bool,
+    mode: Mode,
+    next_look: Moment,
+    next_poll: Moment,
+    tick: Duration,
+    last_new: Moment,
+    rush_since: Moment,
+    rush: usize,
+}
+
+impl Wakefulness {
+    /// `doorbell`: whether there is a trigger that may be relied upon.
+    pub fn new(doorbell: bool, poll: Duration, now: Moment) -> Wakefulness {
+        Wakefulness {
+            doorbell,
+            poll,
+            ears: false,
+            mode: Mode::Awake,
+            next_look: now,
+            next_poll: now,
+            tick: BUSY_TICK,
+            last_new: now,
+            rush_since: now,
+            rush: 0,
+        }
+    }
+
+    pub fn has_doorbell(&self) -> bool {
+        self.doorbell
+    }
+
+    pub fn has_ears(&self) -> bool {
+        self.ears
+    }
+
+    pub fn with_ears(mut self, ears: bool) -> Wakefulness {
+        self.ears = ears;
+        self
+    }
+
+    pub fn set_ears(&mut self, ears: bool, now: Moment) {
+        if self.ears && !ears && self.mode != Mode::Awake {
+            self.mode = Mode::Awake;
+        }
+        self.ears = ears;
+        // What came while nobody listened.
+        self.next_look = now;
+    }
+
+    /// New rows were found by a look.
+    pub fn found(&mut self, new: usize, now: Moment) {
+        if new == 0 {
+            return;
+        }
+        self.last_new = now;
+        self.tick = BUSY_TICK;
+        if now.since(self.rush_since) > RUSH_WINDOW {
+            self.rush_since = now;
+            self.rush = 0;
+        }
+        self.rush += new;
+    }
+
+    pub fn fell_asleep(&mut self, succeeded: bool) {
+        if self.mode == Mode::Falling {
+            self.mode = if succeeded { Mode::Asleep } else { Mode::Awake };
+        }
+    }
+
+    pub fn next_at(&self) -> Moment {
+        match self.mode {
+            Mode::Asleep => self.next_poll,
+            Mode::Awake | Mode::Falling => self.next_look.min(self.next_poll),
+        }
+    }
+
+    /// To be called at `next_at` and after anything has changed.
+    pub fn act(&mut self, now: Moment) -> Vec<WakeAction> {
+        let mut actions = Vec::new();
+        let believed = self.poll * REGISTER_POLLS;
+        let polling = self.next_poll <= now;
+        if polling {
+            self.next_poll = now + self.poll;
+            actions.push(WakeAction::Poll);
+        }
+        match self.mode {
+            Mode::Asleep if self.rush >= RUSH && now.since(self.rush_since) <= RUSH_WINDOW => {
+                debug!("rows come fast: polling instead of being rung for each");
+                self.mode = Mode::Awake;
+                self.next_look = now;
+                actions.push(WakeAction::RegisterAwake(believed));
+            }
+            Mode::Asleep if polling => actions.push(WakeAction::RegisterAsleep(believed)),
+            Mode::Asleep => {}
+            Mode::Falling => {
+                if self.next_look <= now {
+                    self.next_look = now + FALLING_TICK;
+                    actions.push(WakeAction::Look);
+                }
+            }
+            Mode::Awake => {
+                let quiet = now.since(self.last_new) > QUIET_BEFORE_SLEEP;
+                if quiet && self.doorbell && self.ears {
+                    self.mode = Mode::Falling;
+                    self.next_look = now + FALLING_TICK;
+                    actions.push(WakeAction::FallAsleep(believed));
+                } else if self.next_look <= now {
+                    actions.push(WakeAction::Look);
+                    if quiet {
+                        let longest = if self.doorbell { DEAF_TICK.min(self.poll) } else { self.poll };
+                        self.tick = (self.tick * 2).min(longest);
+                    }
+                    self.next_look = now + self.tick;
+                    if polling && self.doorbell {
+                        actions.push(WakeAction::RegisterAwake(believed));
+                    }
+                }
+            }
+        }
+        actions
+    }
+}
+
+/// Lets the doorbell ring, and waits until everybody who may not have heard of it has ended.
+///
+/// An inserter whose trigger read the register before it changed is silent, and its row may appear after our next look.
+/// So: first the register; then, in a later transaction, note which transactions there are (a snapshot taken together
+/// with the change misses an open inserter); wait until all of them have ended; the full look after that finds what
+/// they left. LISTEN stands all the while.
+pub async fn fall_asleep(store: &Store, believed: Duration) -> Result<(), StoreError> {
+    store.register_asleep(believed).await?;
+    let barrier = store.sleep_barrier().await?;
+    let mut renew_in = believed / 2;
+    while !store.sleep_settled(&barrier).await? {
+        tokio::time::sleep(FALLING_TICK).await;
+        renew_in = renew_in.saturating_sub(FALLING_TICK);
+        if renew_in.is_zero() {
+            // Somebody keeps a transaction open for long; the doorbell must not fall silent meanwhile.
+            store.register_asleep(believed).await?;
+            renew_in = believed / 2;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a LISTEN connection for the life of the process. A fault is said once, and once when it has gone.
+pub async fn listen(database: Database, instance: String, echo_every: Duration, events: mpsc::Sender<Event>) {
+    let mut deaf_said = false;
+    loop {
+        match listen_once(&database, &instance, echo_every, &events, &mut deaf_said).await {
+            Ok(()) => return,
+            Err(error) => {
+                if !deaf_said {
+                    warn!(%error, "notifications do not come through; looking at the table several times a second instead");
+                    deaf_said = true;
+                }
+                if events.send(Event::Ears(false)).await.is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(RECONNECT_PAUSE).await;
+    }
+}
+
+/// `Ok`: nobody wants to hear any more.
+async fn listen_once(
+    database: &Database,
+    instance: &str,
+    echo_every: Duration,
+    events: &mpsc::Sender<Event>,
+    deaf_said: &mut bool,
+) -> Result<(), StoreError> {
+    let mut listener = Listener::connect(database, instance).await?;
+    let mut number = 0_u64;
+    loop {
+        number += 1;
+        let mut echoed = false;
+        let mut heard = listener.test(number).await?;
+        let echo_until = tokio::time::Instant::now() + ECHO_LIMIT;
+        let round_until = tokio::time::Instant::now() + echo_every.max(ECHO_LIMIT);
+        loop {
+            for what in heard.drain(..) {
+                if what == Heard::Echo(number) {
+                    if !echoed && number == 1 {
+                        if std::mem::take(deaf_said) {
+                            info!("notifications come through again");
+                        }
+                        if events.send(Event::Ears(true)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    echoed = true;
+                } else if events.send(Event::Heard(what)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            let until = if echoed { round_until } else { echo_until };
+            match tokio::time::timeout_at(until, listener.hear()).await {
+                Ok(what) => heard.push(what?),
+                Err(_) if echoed => break,
+                Err(_) => {
+                    return Err(StoreError::InDoubt {
+                        statement: "listen",
+                        reason: "our own test notification did not come back".to_owned(),
+                    });
+                }
+            }
+        }
+    }
+}
