@@ -158,6 +158,10 @@ async fn a_probe_of_v1_looks_at_the_root_without_credentials() {
     assert!(request.is("HEAD / HTTP/1.1") && request.body.is_empty());
     assert!(!request.head.contains("correct-horse"));
 
+    let down = Peer::answering(503, "").await;
+    let failure = Gateway::build(&v1(&down.url("/send"))).unwrap().probe().await.unwrap_err();
+    assert_eq!(failure.cause, DeferCause::Unreachable, "a breaker must stay open");
+
     let silent = Peer::answering(200, V1_ACCEPTED).await;
     let url = silent.url("/send");
     drop(silent);

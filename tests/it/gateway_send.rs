@@ -180,6 +180,24 @@ async fn a_request_lost_on_a_reused_connection_is_unknown_and_not_repeated() {
     );
 }
 
+#[tokio::test]
+async fn an_answer_too_many_is_not_taken_for_the_answer_to_the_next_message() {
+    let twice = answer(200, V1_ACCEPTED).repeat(2);
+    let peer =
+        Peer::serve(
+            move |request| {
+                if request.body.ends_with("ref-1-") { Act::Answer(twice.clone()) } else { Act::Close }
+            },
+        )
+        .await;
+    for _ in 0..50 {
+        let gateway = Gateway::build(&v1(&peer.url("/send"))).unwrap();
+        assert!(matches!(gateway.send(&message(1), &Gate::always()).await, Verdict::Accepted { .. }));
+        let verdict = gateway.send(&message(2), &Gate::always()).await;
+        assert!(!matches!(verdict, Verdict::Accepted { .. }), "{verdict:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_closes_idle_connections_gets_no_message_twice() {
     let peer = Peer::serve(|_| Act::AnswerThenClose(answer(200, V1_ACCEPTED))).await;
