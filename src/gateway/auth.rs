@@ -20,9 +20,13 @@ use crate::gateway::interactsms_v2::bearer;
 use crate::gateway::{BuildError, Deferral, parse_url};
 use crate::verdict::{DeferCause, Verdict};
 
-/// Does not count the time of a suspended machine. A token that ended meanwhile is answered with 401, and then
-/// renewed like any other.
+/// Stands still while the machine sleeps. A token that ended meanwhile is answered with 401, and then renewed like
+/// any other.
 type Moment = std::time::Instant;
+
+fn now() -> Moment {
+    Moment::now()
+}
 
 /// What a token without `expires_in` is good for; the documented life is 120 s.
 const ASSUMED_LIFE: Duration = Duration::from_secs(60);
@@ -143,7 +147,7 @@ impl Auth {
     pub(super) async fn token(&self, egress: &Egress) -> Result<Token, Deferral> {
         let (plan, finished) = {
             let state = self.state();
-            (state.plan(Moment::now()), state.finished)
+            (state.plan(now()), state.finished)
         };
         match plan {
             Plan::Use(token) => Ok(token),
@@ -179,7 +183,7 @@ impl Auth {
     async fn log_in(&self, egress: &Egress, seen: u64) -> Result<Token, Deferral> {
         {
             let state = self.state();
-            match state.plan(Moment::now()) {
+            match state.plan(now()) {
                 Plan::GiveUp(refused) => return Err(refused),
                 Plan::Use(token) => return Ok(token),
                 Plan::UseOrRenew(token) if state.finished != seen => return Ok(token),
@@ -190,7 +194,7 @@ impl Auth {
             }
         }
         let outcome = self.ask_for_token(egress).await;
-        let now = Moment::now();
+        let now = now();
         let mut state = self.state();
         state.finished += 1;
         match outcome {
@@ -279,7 +283,11 @@ fn plain(answer: &Answer, host: &str) -> Deferral {
         Verdict::Rejected { .. } => DeferCause::Misconfigured,
         Verdict::Accepted { .. } | Verdict::Unknown { .. } => DeferCause::Busy,
     };
-    let reason = format!("could not log in: {host} answered HTTP {}; check token_url", answer.status);
+    let hint = match answer.status {
+        407 => "the proxy wants a log-in, check user and password in proxy",
+        _ => "check token_url",
+    };
+    let reason = format!("could not log in: {host} answered HTTP {}; {hint}", answer.status);
     Deferral { cause, retry_after: answer.wait(), reason }
 }
 
@@ -312,7 +320,7 @@ mod tests {
     use proptest::prelude::{any, prop_assert, proptest};
     use serde_json::json;
 
-    use super::{Auth, Failure, LONGEST_LIFE, Moment, Plan, State, life};
+    use super::{Auth, Failure, LONGEST_LIFE, Plan, State, life, now};
     use crate::config::{self, Secret};
     use crate::gateway::answer::Answer;
     use crate::verdict::DeferCause;
@@ -335,7 +343,7 @@ mod tests {
     #[test]
     fn a_token_is_used_then_renewed_then_not_used() {
         let mut state = State::default();
-        let now = Moment::now();
+        let now = now();
         assert!(matches!(state.plan(now), Plan::LogIn));
         state.store(Secret::new("t"), Duration::from_secs(120), now);
         let at = |secs| now + Duration::from_secs(secs);

@@ -223,10 +223,8 @@ pub(super) async fn read_answer(mut response: reqwest::Response, limit: usize) -
 
 /// Why a host could not be reached, told by walking the causes: the client has no kinds for most of this.
 pub(super) fn connect_failure(error: &reqwest::Error, host: &str) -> Deferral {
-    let mut cause: Option<&(dyn Error + 'static)> = error.source();
-    let mut tls = false;
-    let mut dns = false;
-    while let Some(inner) = cause {
+    let (mut tls, mut dns) = (false, false);
+    for inner in causes(error) {
         if inner.is::<NotConfigured>() {
             return Deferral::misconfigured(format!("{inner}, so it is never connected to"));
         }
@@ -240,12 +238,8 @@ pub(super) fn connect_failure(error: &reqwest::Error, host: &str) -> Deferral {
                 format!("the proxy refused to connect to {host}; ask for {host} to be allowed there");
             return Deferral::unreachable(reason);
         }
-        if let Some(io) = inner.downcast_ref::<io::Error>() {
-            tls |= io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
-        }
         tls |= inner.is::<rustls::Error>();
         dns |= text == "dns error";
-        cause = inner.source();
     }
     let root = root_cause(error);
     Deferral::unreachable(if dns {
@@ -265,13 +259,20 @@ pub(super) fn connect_failure(error: &reqwest::Error, host: &str) -> Deferral {
 
 /// The innermost cause: the outer ones repeat the URL, which may hold a password.
 pub(super) fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: Option<&(dyn Error + 'static)> = error.source();
-    let mut text = "request failed".to_owned();
-    while let Some(inner) = cause {
-        text = inner.to_string();
-        cause = inner.source();
-    }
-    quote(&text)
+    causes(error).last().map_or_else(|| "request failed".to_owned(), |inner| quote(&inner.to_string()))
+}
+
+/// What lies behind an error, outermost first. An `io::Error` that wraps another error leaves that one out of its
+/// own `source`, and TLS errors come wrapped so.
+fn causes<'e>(error: &'e reqwest::Error) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    let deeper = |outer: &&'e (dyn Error + 'static)| -> Option<&'e (dyn Error + 'static)> {
+        let outer: &'e (dyn Error + 'static) = *outer;
+        match outer.downcast_ref::<io::Error>() {
+            Some(io) => io.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+            None => outer.source(),
+        }
+    };
+    std::iter::successors(error.source(), deeper)
 }
 
 impl Deferral {
@@ -281,5 +282,54 @@ impl Deferral {
 
     pub(super) fn misconfigured(reason: String) -> Deferral {
         Deferral { cause: DeferCause::Misconfigured, retry_after: None, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+    use std::time::Duration;
+
+    use reqwest::dns::{Name, Resolve};
+    use url::Url;
+
+    use super::{Egress, NotConfigured, OnlyThese, connect_failure, lower};
+    use crate::verdict::DeferCause;
+
+    fn only(host: &str) -> OnlyThese {
+        OnlyThese { hosts: [lower(host)].into() }
+    }
+
+    #[tokio::test]
+    async fn only_configured_names_are_resolved() {
+        let resolver = only("LocalHost");
+        let found = resolver.resolve(Name::from_str("LOCALHOST").unwrap()).await.unwrap();
+        assert!(found.count() > 0);
+        let Err(error) = resolver.resolve(Name::from_str("localhost.example.test").unwrap()).await else {
+            panic!("another name was resolved");
+        };
+        assert!(error.is::<NotConfigured>());
+    }
+
+    #[tokio::test]
+    async fn a_request_to_another_host_is_a_matter_of_configuration() {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([])
+            .dns_resolver(std::sync::Arc::new(only("gw.example.test")))
+            .build()
+            .unwrap();
+        let egress = Egress {
+            client,
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(5),
+        };
+        let url = Url::parse("http://other.example.test/?password=s3cret").unwrap();
+        let request = reqwest::Request::new(reqwest::Method::GET, url.clone());
+        let error = egress.client.execute(request).await.unwrap_err();
+        let deferral = connect_failure(&error, "other.example.test:80");
+        assert_eq!(deferral.cause, DeferCause::Misconfigured);
+        assert!(deferral.reason.contains("other.example.test"), "{deferral}");
+        assert!(!deferral.reason.contains("s3cret"), "{deferral}");
     }
 }

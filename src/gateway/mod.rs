@@ -183,9 +183,13 @@ fn http_secrets(cfg: &config::HttpTemplate) -> Vec<Secret> {
         HttpBody::Form(fields) => fields,
         HttpBody::None | HttpBody::Json(_) => &[],
     };
-    let literal = |value: &&Secret| !value.expose().contains('{') && value.expose().chars().count() >= 6;
-    let values = cfg.headers.iter().chain(fields).map(|(_, value)| value);
-    values.chain(cfg.basic_auth.as_ref().map(|(_, password)| password)).filter(literal).cloned().collect()
+    let query = cfg.url.split_once('?').map_or("", |(_, query)| query);
+    let in_query = form_urlencoded::parse(query.as_bytes()).map(|(_, value)| Secret::new(value));
+    let values = cfg.headers.iter().chain(fields).map(|(_, value)| value.clone()).chain(in_query);
+    values
+        .chain(cfg.basic_auth.iter().map(|(_, password)| password.clone()))
+        .filter(|value| !value.expose().contains('{') && value.expose().chars().count() >= 6)
+        .collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! InteractSMS v2 is asked for its sender list, behind a log-in: that proves name, TLS, proxy, credentials and API,
 //! and costs nothing. The other gateways have no call that is known to be harmless (v1 takes a bare GET of its send
 //! address for a submission), so only the root of the host is looked at, with HEAD and without credentials: any
-//! answer proves name, TCP, TLS and proxy, and no application behind the root sends messages.
+//! answer but 502 to 504 proves name, TCP, TLS and proxy, and no application behind the root sends messages.
 
 use http::header::AUTHORIZATION;
 use http::{Method, StatusCode};
@@ -74,11 +74,19 @@ impl Target {
             (Target::SenderList(url) | Target::Root(url), _) => {
                 let answer =
                     egress.call(reqwest::Request::new(Method::HEAD, url.clone()), ANSWER_BYTES).await?;
-                if answer.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED.as_u16() {
-                    let reason = "the proxy wants a log-in (407); check user and password in proxy";
-                    return Err(Deferral::misconfigured(reason.to_owned()));
+                match answer.status {
+                    407 => Err(Deferral::misconfigured(
+                        "the proxy wants a log-in (407); check user and password in proxy".to_owned(),
+                    )),
+                    // Said by a proxy or balancer that does not reach the gateway, or by a gateway that is down.
+                    status @ 502..=504 => {
+                        let place = place_of(url);
+                        Err(Deferral::unreachable(format!(
+                            "{place} is reached but not in service (HTTP {status})"
+                        )))
+                    }
+                    _ => Ok(ProbeReport { senders: None }),
                 }
-                Ok(ProbeReport { senders: None })
             }
         }
     }

@@ -6,6 +6,11 @@
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
 mod config;
+mod gateway_egress;
+mod gateway_login;
+mod gateway_peer;
+mod gateway_send;
+mod gateway_tls;
 mod house;
 mod layers;
 mod oracles;
