@@ -159,7 +159,7 @@ pub struct Content {
     pub template: Option<String>,
 
     /// Parameter of the template; may stand several times.
-    #[arg(long = "param", value_name = "NAME=VALUE", requires = "template", value_parser = name_and_value)]
+    #[arg(long = "param", value_name = "NAME=VALUE", requires = "template", conflicts_with = "text", value_parser = name_and_value)]
     pub params: Vec<(String, String)>,
 }
 

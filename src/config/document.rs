@@ -111,7 +111,7 @@ impl<'a> Document<'a> {
         let mut document =
             Document { table: table.get_ref().clone(), cut: Vec::new(), masked: text.to_owned() };
         let mut spans = Vec::new();
-        secret_spans(table.get_ref(), false, &mut spans);
+        secret_spans(text, table.get_ref(), false, &mut spans);
         for span in spans {
             mask(&mut document.masked, span);
         }
@@ -132,7 +132,15 @@ impl<'a> Document<'a> {
                 faults.push(Diagnostic::new(error.span(), "the file does not have the expected form"));
                 return RawConfig::default();
             };
-            faults.push(structure_fault(&error, &path, found));
+            let (fault, meant) = structure_fault(&error, &path, found);
+            faults.push(fault);
+            // A misspelt key is not missing under its right name as well.
+            if let Some(meant) = meant {
+                let mut right = path.clone();
+                right.pop();
+                right.push(meant.to_owned());
+                self.cut.push(right);
+            }
             self.cut.push(path);
         }
     }
@@ -201,8 +209,14 @@ fn holds(outer: &Range<usize>, inner: &Range<usize>) -> bool {
     outer.start <= inner.start && inner.end <= outer.end
 }
 
+/// The fault, and for a misspelt key the one that was probably meant.
+///
 /// serde's message holds the value in question, which may be a secret: only names of keys and kinds are taken over.
-fn structure_fault(error: &toml::de::Error, path: &[String], found: Cut) -> Diagnostic {
+fn structure_fault<'e>(
+    error: &'e toml::de::Error,
+    path: &[String],
+    found: Cut,
+) -> (Diagnostic, Option<&'e str>) {
     let name = path.last().map_or("", String::as_str);
     let place = place(&path[..path.len().saturating_sub(1)]);
     let message = error.message();
@@ -210,10 +224,12 @@ fn structure_fault(error: &toml::de::Error, path: &[String], found: Cut) -> Diag
         let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
         let fault = Diagnostic::new(Some(found.span), format!("unknown key `{name}` {place}"))
             .label("not a key of this section");
-        return match nearest(name, &known) {
+        let meant = nearest(name, &known);
+        let fault = match meant {
             Some(near) => fault.help(format!("did you mean `{near}`?")),
             None => fault.help(format!("known here: {}", known.join(", "))),
         };
+        return (fault, meant);
     }
     let expected = message.rsplit_once("expected ").map_or("", |(_, expected)| expected);
     let expected = match expected.trim() {
@@ -227,9 +243,10 @@ fn structure_fault(error: &toml::de::Error, path: &[String], found: Cut) -> Diag
         "" => "another kind of value",
         other => other,
     };
-    Diagnostic::new(Some(found.span), format!("`{name}` {place} has the wrong type"))
+    let fault = Diagnostic::new(Some(found.span), format!("`{name}` {place} has the wrong type"))
         .label(format!("found {}", article(found.kind)))
-        .help(format!("expected {expected}"))
+        .help(format!("expected {expected}"));
+    (fault, None)
 }
 
 fn article(kind: &str) -> String {
@@ -244,40 +261,52 @@ fn place(path: &[String]) -> String {
 }
 
 fn syntax_fault(error: &toml::de::Error) -> Diagnostic {
-    let message = error.message().lines().next().unwrap_or_default().to_owned();
-    // The parser describes tokens, but a duplicate key's name or a token might be text of the file.
-    let title = if message.contains("duplicate") {
-        "this key or table stands twice".to_owned()
+    let message = error.message().lines().next().unwrap_or_default();
+    if message.contains("duplicate") {
+        return Diagnostic::new(error.span(), "this key or section stands twice")
+            .label("the second one")
+            .help("keep one; of sections, only those in double brackets may be repeated");
+    }
+    let fault = Diagnostic::new(error.span(), format!("not valid TOML: {message}"));
+    if message.contains("quoted") {
+        fault.help("text and durations stand in quotes: key = \"value\"")
+    } else if message.contains("string") {
+        fault.help("is a quote missing?")
     } else {
-        format!("not valid TOML: {message}")
-    };
-    Diagnostic::new(error.span(), title).help("text needs quotes: key = \"value\"")
+        fault
+    }
 }
 
-/// The known name that is at most two edits (one for short names) away.
+/// The known name that a person most likely meant: few edits away, or one that begins with what was written.
 pub(super) fn nearest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {
     let limit = if name.len() <= 4 { 1 } else { 3 };
-    let scored = known.iter().map(|candidate| (edits(name, candidate), *candidate));
+    let scored = known.iter().map(|candidate| {
+        let begins = name.len() >= 4 && candidate.starts_with(name);
+        (if begins { 1 } else { edits(name, candidate) }, *candidate)
+    });
     scored.filter(|(distance, _)| *distance <= limit).min().map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein distance, row by row.
+/// Levenshtein distance in which swapped neighbours count once.
 fn edits(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    for (i, a) in from.iter().enumerate() {
+        let mut row = vec![i + 1];
         for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+            let replaced = rows[i][j] + usize::from(a != b);
+            let mut least = replaced.min(rows[i][j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *a == to[j - 1] && from[i - 1] == *b {
+                least = least.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(least);
         }
+        rows.push(row);
     }
-    row[to.len()]
+    rows[from.len()][to.len()]
 }
 
-fn secret_spans(table: &DeTable<'_>, hidden: bool, spans: &mut Vec<Range<usize>>) {
+fn secret_spans(text: &str, table: &DeTable<'_>, hidden: bool, spans: &mut Vec<Range<usize>>) {
     for (key, value) in table {
         let key = key.get_ref().as_ref();
         // Sections hold keys of their own; templates and bodies may hold a secret in any leaf.
@@ -285,26 +314,81 @@ fn secret_spans(table: &DeTable<'_>, hidden: bool, spans: &mut Vec<Range<usize>>
         match value.get_ref() {
             // Answer codes and what they mean.
             DeValue::Table(_) if key == "codes" => {}
-            DeValue::Table(inner) => secret_spans(inner, inner_hidden, spans),
+            DeValue::Table(inner) => secret_spans(text, inner, inner_hidden, spans),
             DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
                 for item in items.iter().filter_map(|item| item.get_ref().as_table()) {
-                    secret_spans(item, inner_hidden, spans);
+                    secret_spans(text, item, inner_hidden, spans);
                 }
             }
-            leaf => {
-                let may_be_secret = URL_KEYS.contains(&key) && leaf.as_str().is_some_and(may_hold_a_secret);
-                if inner_hidden || may_be_secret || !PUBLIC_KEYS.contains(&key) {
+            _ => {
+                if inner_hidden || !PUBLIC_KEYS.contains(&key) {
                     spans.push(value.span());
+                } else if URL_KEYS.contains(&key)
+                    && let Some(raw) = text.get(value.span())
+                {
+                    let start = value.span().start;
+                    spans.extend(
+                        secret_parts(raw).into_iter().map(|part| start + part.start..start + part.end),
+                    );
                 }
             }
         }
     }
 }
 
-/// Credentials before an `@`, parameters behind a `?`, or a password among keywords.
-fn may_hold_a_secret(url: &str) -> bool {
-    url.contains(['@', '?']) || url.contains("password")
+/// The parts of a URL or connection string that may be secret, as offsets into the raw text with its quotes:
+/// what stands before an `@`, the values behind a `?`, and every word that is not a harmless keyword.
+fn secret_parts(raw: &str) -> Vec<Range<usize>> {
+    let mut parts = Vec::new();
+    let start = raw.find("://").map(|at| at + 3);
+    let mut rest = start.unwrap_or(0);
+    if let Some(at) = raw.rfind('@') {
+        let user =
+            if start.is_some() { raw[rest..at].find(':').map_or(at, |colon| rest + colon + 1) } else { 0 };
+        parts.push(user..at);
+        rest = at;
+    }
+    if start.is_some() {
+        let mut at = rest + raw[rest..].find('?').map_or(raw.len() - rest, |query| query + 1);
+        for pair in raw[at..].split_inclusive('&') {
+            let value = pair.find('=').map_or(0, |equals| equals + 1);
+            let harmless = value > 0 && HARMLESS_KEYWORDS.contains(&&pair[..value - 1]);
+            // A template shows which of its placeholders is meant.
+            let placeholder = pair[value..].starts_with('{')
+                && pair[value..].trim_end_matches(['&', '"', '\'']).ends_with('}');
+            if !harmless && !placeholder {
+                parts.push(at + value..at + pair.len());
+            }
+            at += pair.len();
+        }
+    } else if raw.contains(['=', ' ']) {
+        let mut at = 0;
+        for word in raw.split_inclusive(char::is_whitespace) {
+            let key = word.split('=').next().unwrap_or_default().trim_start_matches(['"', '\'']);
+            if !(word.contains('=') && HARMLESS_KEYWORDS.contains(&key)) {
+                parts.push(at..at + word.len());
+            }
+            at += word.len();
+        }
+    }
+    parts
 }
+
+/// Of a connection string.
+const HARMLESS_KEYWORDS: &[&str] = &[
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "target_session_attrs",
+    "application_name",
+    "connect_timeout",
+];
 
 /// Same length, same line breaks, quotes kept: spans stay right.
 fn mask(text: &mut String, span: Range<usize>) {
@@ -312,7 +396,7 @@ fn mask(text: &mut String, span: Range<usize>) {
     let stars: String = secret
         .chars()
         .flat_map(|c| {
-            let keep = matches!(c, '"' | '\'' | '\n' | '\r');
+            let keep = matches!(c, '"' | '\'' | '\n' | '\r' | ' ' | '=' | '&');
             std::iter::repeat_n(if keep { c } else { '*' }, c.len_utf8())
         })
         .collect();
@@ -326,21 +410,25 @@ fn mask_lines(text: &str) -> String {
     for line in text.split_inclusive('\n') {
         let end = start + line.len();
         let head = line.trim_start();
-        let hidden_from = match line.find('=') {
-            _ if head.starts_with('#') || head.starts_with('[') => None,
+        let hidden = match line.find('=') {
+            _ if head.starts_with('#') || head.starts_with('[') => Vec::new(),
+            None => vec![start..end],
             Some(at) => {
                 let key = line[..at].trim().trim_matches(['"', '\'']);
                 let key = key.rsplit('.').next().unwrap_or(key).trim();
-                let value = &line[at + 1..];
-                let shown = PUBLIC_KEYS.contains(&key)
-                    && !value.contains('{')
-                    && !(URL_KEYS.contains(&key) && may_hold_a_secret(value));
-                (!shown).then_some(at + 1)
+                let (from, value) = (start + at + 1, &line[at + 1..]);
+                if !PUBLIC_KEYS.contains(&key) || value.contains('{') {
+                    vec![from..end]
+                } else if URL_KEYS.contains(&key) {
+                    let shift = |part: Range<usize>| from + part.start..from + part.end;
+                    secret_parts(value).into_iter().map(shift).collect()
+                } else {
+                    Vec::new()
+                }
             }
-            None => Some(0),
         };
-        if let Some(from) = hidden_from {
-            mask(&mut masked, start + from..end);
+        for span in hidden {
+            mask(&mut masked, span);
         }
         start = end;
     }
@@ -349,13 +437,33 @@ fn mask_lines(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{edits, mask_lines, nearest};
+    use super::{edits, mask, mask_lines, nearest, secret_parts};
 
     #[test]
     fn the_nearest_key_is_suggested_only_when_it_is_near() {
         assert_eq!(edits("kitten", "sitting"), 3);
         assert_eq!(nearest("poll_intervall", &["lease", "poll_interval"]), Some("poll_interval"));
+        assert_eq!(nearest("mian", &["backup", "main"]), Some("main"));
+        assert_eq!(nearest("user", &["url", "username"]), Some("username"));
         assert_eq!(nearest("colour", &["lease", "poll_interval"]), None);
+    }
+
+    #[test]
+    fn of_a_connection_string_only_the_harmless_parts_are_shown() {
+        for (raw, shown) in [
+            ("\"postgresql://u:pw@h/d?sslmode=on&x=y\"", "\"postgresql://u:**@h/d?sslmode=on&x=*\""),
+            ("\"https://h/?to={recipent}&key=pw\"", "\"https://h/?to={recipent}&key=**\""),
+            ("\"host=h password=pw sslmode=on\"", "\"host=h ********=** sslmode=on\""),
+            ("\"host=h password='p w' x\"", "\"host=h ********='* *' *\""),
+            ("\"api.example.com\"", "\"api.example.com\""),
+            ("\"pw@api.example.com\"", "\"**@api.example.com\""),
+        ] {
+            let mut masked = raw.to_owned();
+            for part in secret_parts(raw) {
+                mask(&mut masked, part);
+            }
+            assert_eq!(masked, shown);
+        }
     }
 
     #[test]

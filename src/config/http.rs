@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::diagnostic::Diagnostic;
+use super::document::nearest;
 use super::gateway::password;
 use super::preset::{self, Preset};
 use super::raw::{At, RawGateway, RawHttpRule};
@@ -140,7 +141,7 @@ fn rules(
     let mut rules = Vec::new();
     let mut result = Ok(());
     for at in raw.rule.iter().flatten() {
-        match rule(reader, at) {
+        match rule(reader, section, at) {
             Ok(rule) => rules.push(rule),
             Err(reported) => result = Err(reported),
         }
@@ -159,7 +160,7 @@ fn rules(
     Ok(rules)
 }
 
-fn rule(reader: &mut Reader<'_>, at: &At<RawHttpRule>) -> Result<HttpRule, Reported> {
+fn rule(reader: &mut Reader<'_>, section: &[&str], at: &At<RawHttpRule>) -> Result<HttpRule, Reported> {
     let raw = &at.value;
     let status = match &raw.status {
         None => Ok((100, 599)),
@@ -193,6 +194,7 @@ fn rule(reader: &mut Reader<'_>, at: &At<RawHttpRule>) -> Result<HttpRule, Repor
     };
     let class = match &raw.class {
         Some(class) => reader.word("class", &class.span, &class.value, CLASSES),
+        None if reader.was_cut(&[section, &["rule"]].concat(), "class") => Err(Reported),
         None => {
             let words: Vec<&str> = CLASSES.iter().map(|(word, _)| *word).collect();
             Err(reader.wrong(
@@ -300,14 +302,7 @@ impl Account {
                     out.push_str(&from[..name.len() + 2]);
                     continue;
                 }
-                _ => {
-                    return Err(reader.wrong(
-                        span,
-                        "a placeholder that is not known",
-                        "here",
-                        format!("known: username, password, {}", PLACEHOLDERS.join(", ")),
-                    ));
-                }
+                _ => return Err(unknown_placeholder(reader, span, name)),
             };
             match credential {
                 Some(value) => out.push_str(&escaped(value, escape)),
@@ -360,6 +355,16 @@ impl Account {
         }
         Ok(())
     }
+}
+
+/// The name is not shown as it stands: it may be a piece of a password with braces.
+fn unknown_placeholder(reader: &mut Reader<'_>, span: &Range<usize>, name: &str) -> Reported {
+    let known = [&["username", "password"], PLACEHOLDERS].concat();
+    let help = match nearest(name, &known) {
+        Some(near) => format!("did you mean {{{near}}}? A brace itself is written twice: {{{{ }}}}"),
+        None => format!("known: {}; a brace itself is written twice: {{{{ }}}}", known.join(", ")),
+    };
+    reader.wrong(span, "a placeholder that is not known", "here", help)
 }
 
 fn escaped(value: &str, escape: Escape) -> String {

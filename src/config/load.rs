@@ -329,6 +329,7 @@ fn route(reader: &mut Reader<'_>, at: &At<RawRouteRule>, names: &[&str]) -> Resu
     };
     let gateway = match &raw.gateway {
         Some(name) => known_gateway(reader, name, names),
+        None if reader.was_cut(&["routing", "rule"], "gateway") => Err(Reported),
         None => Err(reader.wrong(&at.span, "a rule without `gateway`", "where to?", "add gateway = \"…\"")),
     };
     let (prefix, lane, gateway) = (prefix?, lane?, gateway?);

@@ -32,7 +32,7 @@ fn surroundings(mode: u32) -> Surroundings {
         mode: Some(mode),
         directory: PathBuf::from("/etc/outboxd"),
         read: Box::new(|path| match path.file_name().and_then(|name| name.to_str()).unwrap_or_default() {
-            name if name.contains("missing") => Err(io::Error::from(io::ErrorKind::NotFound)),
+            name if name.contains("missing") => Err(io::Error::from_raw_os_error(2)),
             name if name.contains("open") => Ok((SECRET.to_owned(), 0o100_644)),
             name if name.contains("empty") => Ok(("\n".to_owned(), 0o100_640)),
             name if name.contains("path") => Ok((format!("/cb/0123456789abcdef-{SECRET}\n"), 0o100_640)),
