@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use crate::message::Lane;
 
+mod callbacks;
 mod connection;
 mod diagnostic;
 mod document;
 mod gateway;
 mod http;
 mod load;
+mod mask;
 mod preset;
 mod raw;
 mod reader;

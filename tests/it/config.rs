@@ -114,6 +114,22 @@ fn mask_suggestion(text: &str) -> String {
 }
 
 #[test]
+fn a_damaged_file_is_refused_or_read_but_never_a_panic() {
+    for path in toml_files("valid") {
+        let text = fs::read_to_string(path).unwrap();
+        let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+        for (n, start) in starts.iter().enumerate() {
+            // Cut out pieces of every length, in a pattern that is the same in each run.
+            let end = starts.get(n + 1 + n * 7 % 23).copied().unwrap_or(text.len());
+            let damaged = format!("{}{}", &text[..*start], &text[end..]);
+            if let Err(error) = parse(&damaged) {
+                assert!(error.to_string().starts_with("error: "), "{damaged}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_shipped_file_is_valid_and_names_every_key_of_the_schema() {
     let text = config::default_toml();
     parse(text).unwrap_or_else(|error| panic!("{error}"));
@@ -260,4 +276,67 @@ fn a_file_that_is_not_there_says_how_to_get_one() {
     let error = config::load(Path::new("/nowhere/outboxd.toml")).unwrap_err().to_string();
     assert!(error.contains("could not read /nowhere/outboxd.toml"), "{error}");
     assert!(error.contains("outboxd config default"), "{error}");
+}
+
+fn outboxd(arguments: &[&str]) -> std::process::Output {
+    std::process::Command::new(env!("CARGO_BIN_EXE_outboxd"))
+        .args(arguments)
+        .env_remove("OUTBOXD_CONFIG")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_binary_prints_the_shipped_file_and_its_schema() {
+    let output = outboxd(&["config", "default"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), config::default_toml());
+
+    let output = outboxd(&["config", "schema"]);
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema["additionalProperties"], false);
+}
+
+#[test]
+fn the_binary_shows_a_configuration_without_its_secrets() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("outboxd.toml");
+    fs::copy(directory_file("valid", "smallest.toml"), &path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let output = outboxd(&["config", "show", "--config", path.to_str().unwrap()]);
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(!shown.contains(SECRET), "{shown}");
+    assert!(shown.contains("poll_interval = \"5s\""), "{shown}");
+    assert!(shown.contains("username = \"account\""), "{shown}");
+}
+
+fn directory_file(kind: &str, name: &str) -> PathBuf {
+    directory(kind).join(name)
+}
+
+#[test]
+fn exit_codes_tell_wrong_usage_from_a_wrong_configuration() {
+    assert_eq!(outboxd(&["--help"]).status.code(), Some(0));
+    assert_eq!(outboxd(&["--version"]).status.code(), Some(0));
+    assert_eq!(outboxd(&["retry"]).status.code(), Some(64));
+    let output = outboxd(&["config", "show", "--config", "/nowhere/outboxd.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("could not read /nowhere/outboxd.toml: no such file or directory"), "{text}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_fault() {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_outboxd"))
+        .args(["config", "default"])
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
 }
