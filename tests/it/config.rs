@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use outboxd::config::{self, Config, ConfigError, Dialect, OnUnknown, Surroundings};
+use outboxd::config::{self, Config, ConfigError, Dialect, HttpBody, OnUnknown, Surroundings};
 
 /// Stands for every secret; must never come back.
 const SECRET: &str = "hunter2";
@@ -242,9 +242,30 @@ fn the_kannel_preset_fills_in_everything_but_address_and_account() {
     assert_eq!(
         template.url,
         "http://127.0.0.1:13013/cgi-bin/sendsms?username=a%26b&password=hunter2&from={sender}&to={recipient}\
-         &text={text}&charset=UTF-8&coding={coding}"
+         &text={text}&charset=UTF-8&coding={encoding:0|2}"
     );
     assert_eq!(template.rules.len(), 4);
+}
+
+#[test]
+fn credentials_with_braces_survive_in_headers_forms_and_json() {
+    let account = "dialect = \"http\"\nurl = \"https://gateway.example/send\"\nusername = \"u\"\n\
+                   password = \"a{b}c\"\nrule = [{ class = \"accepted\" }]\n\
+                   headers = { X-Key = \"{{{password}}}\" }\n";
+    let build = |body: &str| {
+        let config = gateway(&format!("{account}{body}")).unwrap_or_else(|error| panic!("{error}"));
+        let Dialect::Http(template) = config.gateways["main"].dialect.clone() else { panic!("not http") };
+        template
+    };
+    let template = build("form = { key = \"{password}\" }");
+    assert_eq!(template.headers[0].1.expose(), "{a{b}c}", "a header is sent as it is");
+    assert_eq!(template.rules[0].status, (200, 299));
+    let HttpBody::Form(fields) = template.body else { panic!("not a form") };
+    assert_eq!(fields[0].1.expose(), "a{{b}}c", "still a template");
+    let HttpBody::Json(value) = build("json = { a = [{ key = \"{password}\" }] }").body else {
+        panic!("not json")
+    };
+    assert_eq!(value["a"][0]["key"], "a{{b}}c");
 }
 
 #[test]
@@ -295,6 +316,10 @@ fn the_binary_prints_the_shipped_file_and_its_schema() {
     let output = outboxd(&["config", "schema"]);
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(schema["properties"]["queue"]["$ref"], "#/$defs/Queue");
+    assert_eq!(schema["$defs"]["Queue"]["properties"]["lookahead"]["type"], "integer");
+    let text = schema.to_string();
+    assert!(!text.contains("null") && !text.contains("Raw"), "{text}");
 }
 
 #[test]
