@@ -103,7 +103,7 @@ pub struct Migrate {
     #[arg(long)]
     pub print: bool,
 
-    /// Connect with this string instead of [database], as the role that owns the schemas.
+    /// Connect with this string instead of the one in the file, as the role that owns the schemas.
     ///
     /// May not hold a password: use peer authentication, or the environment variable PGPASSWORD.
     #[arg(long, value_name = "CONNECTION")]
