@@ -103,7 +103,7 @@ pub struct Migrate {
     #[arg(long)]
     pub print: bool,
 
-    /// Connect with this string instead of [database], as the role that owns the schemas.
+    /// Connect with this string instead of the one in the file, as the role that owns the schemas.
     ///
     /// May not hold a password: use peer authentication, or the environment variable PGPASSWORD.
     #[arg(long, value_name = "CONNECTION")]
@@ -159,7 +159,7 @@ pub struct Content {
     pub template: Option<String>,
 
     /// Parameter of the template; may stand several times.
-    #[arg(long = "param", value_name = "NAME=VALUE", requires = "template", value_parser = name_and_value)]
+    #[arg(long = "param", value_name = "NAME=VALUE", requires = "template", conflicts_with = "text", value_parser = name_and_value)]
     pub params: Vec<(String, String)>,
 }
 

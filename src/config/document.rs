@@ -1,4 +1,4 @@
-//! The TOML document: parsing, faults of structure, where keys stand, and a copy without secrets to show.
+//! The TOML document: parsing, faults of structure, and where keys stand.
 //!
 //! serde stops at its first fault. So the entry that it names is noted and cut out of the document, and the rest
 //! is tried again until nothing is left to complain about: a person sees all faults in one go.
@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
+use super::mask;
 use super::raw::RawConfig;
 
 /// A document whose structure was looked at.
@@ -19,81 +20,6 @@ pub(super) struct Document<'a> {
     cut: Vec<Vec<String>>,
     pub(super) masked: String,
 }
-
-/// Keys whose values may be shown in an error. Everything else is masked, so that a new key, or the misspelt name
-/// of a secret one, is hidden until somebody decides otherwise.
-pub(super) const PUBLIC_KEYS: &[&str] = &[
-    "allow_http",
-    "api_url",
-    "backoff_max",
-    "backoff_min",
-    "basic_auth",
-    "body_starts_with",
-    "breaker_failures",
-    "ca_file",
-    "campaign_name",
-    "charset",
-    "class",
-    "client_secret_credential",
-    "client_secret_env",
-    "client_secret_file",
-    "account_password_credential",
-    "account_password_env",
-    "account_password_file",
-    "concurrency",
-    "connect_timeout",
-    "default",
-    "default_country",
-    "default_sender",
-    "dialect",
-    "error",
-    "filter",
-    "gateway",
-    "json_equals",
-    "json_pointer",
-    "lane",
-    "lease",
-    "listen",
-    "lookahead",
-    "max_segments",
-    "message_id",
-    "method",
-    "newline",
-    "notify_field",
-    "on_unknown",
-    "password_credential",
-    "password_env",
-    "password_file",
-    "path_credential",
-    "path_env",
-    "path_file",
-    "plus",
-    "poll_interval",
-    "pool_size",
-    "prefix",
-    "preset",
-    "proxy",
-    "proxy_credential",
-    "proxy_env",
-    "proxy_file",
-    "rate",
-    "request_timeout",
-    "shutdown_grace",
-    "stale_after",
-    "stale_after_urgent",
-    "status",
-    "stop_after_refusals",
-    "timeout",
-    "token_url",
-    "transliterate",
-    "trunk_prefix",
-    "url",
-    "username",
-    "wake",
-];
-
-/// Public keys whose values are connection strings: what may be secret in those is masked.
-const URL_KEYS: &[&str] = &["url", "api_url", "token_url", "proxy"];
 
 impl<'a> Document<'a> {
     /// The document and what serde could read of it, or the fault of syntax with the masked text.
@@ -105,16 +31,11 @@ impl<'a> Document<'a> {
             Ok(table) => table,
             Err(error) => {
                 faults.push(syntax_fault(&error));
-                return Err(mask_lines(text));
+                return Err(mask::lines(text));
             }
         };
-        let mut document =
-            Document { table: table.get_ref().clone(), cut: Vec::new(), masked: text.to_owned() };
-        let mut spans = Vec::new();
-        secret_spans(table.get_ref(), false, &mut spans);
-        for span in spans {
-            mask(&mut document.masked, span);
-        }
+        let masked = mask::document(text, table.get_ref());
+        let mut document = Document { table: table.get_ref().clone(), cut: Vec::new(), masked };
         let raw = document.read_structure(table, faults);
         Ok((document, raw))
     }
@@ -132,7 +53,15 @@ impl<'a> Document<'a> {
                 faults.push(Diagnostic::new(error.span(), "the file does not have the expected form"));
                 return RawConfig::default();
             };
-            faults.push(structure_fault(&error, &path, found));
+            let (fault, meant) = structure_fault(&error, &path, found);
+            faults.push(fault);
+            // A misspelt key is not missing under its right name as well.
+            if let Some(meant) = meant {
+                let mut right = path.clone();
+                right.pop();
+                right.push(meant.to_owned());
+                self.cut.push(right);
+            }
             self.cut.push(path);
         }
     }
@@ -201,8 +130,14 @@ fn holds(outer: &Range<usize>, inner: &Range<usize>) -> bool {
     outer.start <= inner.start && inner.end <= outer.end
 }
 
+/// The fault, and for a misspelt key the one that was probably meant.
+///
 /// serde's message holds the value in question, which may be a secret: only names of keys and kinds are taken over.
-fn structure_fault(error: &toml::de::Error, path: &[String], found: Cut) -> Diagnostic {
+fn structure_fault<'e>(
+    error: &'e toml::de::Error,
+    path: &[String],
+    found: Cut,
+) -> (Diagnostic, Option<&'e str>) {
     let name = path.last().map_or("", String::as_str);
     let place = place(&path[..path.len().saturating_sub(1)]);
     let message = error.message();
@@ -210,10 +145,12 @@ fn structure_fault(error: &toml::de::Error, path: &[String], found: Cut) -> Diag
         let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
         let fault = Diagnostic::new(Some(found.span), format!("unknown key `{name}` {place}"))
             .label("not a key of this section");
-        return match nearest(name, &known) {
+        let meant = nearest(name, &known);
+        let fault = match meant {
             Some(near) => fault.help(format!("did you mean `{near}`?")),
             None => fault.help(format!("known here: {}", known.join(", "))),
         };
+        return (fault, meant);
     }
     let expected = message.rsplit_once("expected ").map_or("", |(_, expected)| expected);
     let expected = match expected.trim() {
@@ -227,9 +164,10 @@ fn structure_fault(error: &toml::de::Error, path: &[String], found: Cut) -> Diag
         "" => "another kind of value",
         other => other,
     };
-    Diagnostic::new(Some(found.span), format!("`{name}` {place} has the wrong type"))
+    let fault = Diagnostic::new(Some(found.span), format!("`{name}` {place} has the wrong type"))
         .label(format!("found {}", article(found.kind)))
-        .help(format!("expected {expected}"))
+        .help(format!("expected {expected}"));
+    (fault, None)
 }
 
 fn article(kind: &str) -> String {
@@ -244,126 +182,61 @@ fn place(path: &[String]) -> String {
 }
 
 fn syntax_fault(error: &toml::de::Error) -> Diagnostic {
-    let message = error.message().lines().next().unwrap_or_default().to_owned();
-    // The parser describes tokens, but a duplicate key's name or a token might be text of the file.
-    let title = if message.contains("duplicate") {
-        "this key or table stands twice".to_owned()
+    let message = error.message().lines().next().unwrap_or_default();
+    if message.contains("duplicate") {
+        return Diagnostic::new(error.span(), "this key or section stands twice")
+            .label("the second one")
+            .help("keep one; of sections, only those in double brackets may be repeated");
+    }
+    let fault = Diagnostic::new(error.span(), format!("not valid TOML: {message}"));
+    if message.contains("quoted") {
+        fault.help("text and durations stand in quotes: key = \"value\"")
+    } else if message.contains("string") {
+        fault.help("is a quote missing?")
     } else {
-        format!("not valid TOML: {message}")
-    };
-    Diagnostic::new(error.span(), title).help("text needs quotes: key = \"value\"")
+        fault
+    }
 }
 
-/// The known name that is at most two edits (one for short names) away.
+/// The known name that a person most likely meant: few edits away, or one that begins with what was written.
 pub(super) fn nearest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {
     let limit = if name.len() <= 4 { 1 } else { 3 };
-    let scored = known.iter().map(|candidate| (edits(name, candidate), *candidate));
+    let scored = known.iter().map(|candidate| {
+        let begins = name.len() >= 4 && candidate.starts_with(name);
+        (if begins { 1 } else { edits(name, candidate) }, *candidate)
+    });
     scored.filter(|(distance, _)| *distance <= limit).min().map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein distance, row by row.
+/// Levenshtein distance in which swapped neighbours count once.
 fn edits(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    for (i, a) in from.iter().enumerate() {
+        let mut row = vec![i + 1];
         for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
-}
-
-fn secret_spans(table: &DeTable<'_>, hidden: bool, spans: &mut Vec<Range<usize>>) {
-    for (key, value) in table {
-        let key = key.get_ref().as_ref();
-        // Sections hold keys of their own; templates and bodies may hold a secret in any leaf.
-        let inner_hidden = hidden || matches!(key, "headers" | "form" | "json" | "password");
-        match value.get_ref() {
-            // Answer codes and what they mean.
-            DeValue::Table(_) if key == "codes" => {}
-            DeValue::Table(inner) => secret_spans(inner, inner_hidden, spans),
-            DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
-                for item in items.iter().filter_map(|item| item.get_ref().as_table()) {
-                    secret_spans(item, inner_hidden, spans);
-                }
+            let replaced = rows[i][j] + usize::from(a != b);
+            let mut least = replaced.min(rows[i][j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *a == to[j - 1] && from[i - 1] == *b {
+                least = least.min(rows[i - 1][j - 1] + 1);
             }
-            leaf => {
-                let may_be_secret = URL_KEYS.contains(&key) && leaf.as_str().is_some_and(may_hold_a_secret);
-                if inner_hidden || may_be_secret || !PUBLIC_KEYS.contains(&key) {
-                    spans.push(value.span());
-                }
-            }
+            row.push(least);
         }
+        rows.push(row);
     }
-}
-
-/// Credentials before an `@`, parameters behind a `?`, or a password among keywords.
-fn may_hold_a_secret(url: &str) -> bool {
-    url.contains(['@', '?']) || url.contains("password")
-}
-
-/// Same length, same line breaks, quotes kept: spans stay right.
-fn mask(text: &mut String, span: Range<usize>) {
-    let Some(secret) = text.get(span.clone()) else { return };
-    let stars: String = secret
-        .chars()
-        .flat_map(|c| {
-            let keep = matches!(c, '"' | '\'' | '\n' | '\r');
-            std::iter::repeat_n(if keep { c } else { '*' }, c.len_utf8())
-        })
-        .collect();
-    text.replace_range(span, &stars);
-}
-
-/// For a file that does not parse: line by line, everything but well-known harmless values.
-fn mask_lines(text: &str) -> String {
-    let mut masked = text.to_owned();
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        let end = start + line.len();
-        let head = line.trim_start();
-        let hidden_from = match line.find('=') {
-            _ if head.starts_with('#') || head.starts_with('[') => None,
-            Some(at) => {
-                let key = line[..at].trim().trim_matches(['"', '\'']);
-                let key = key.rsplit('.').next().unwrap_or(key).trim();
-                let value = &line[at + 1..];
-                let shown = PUBLIC_KEYS.contains(&key)
-                    && !value.contains('{')
-                    && !(URL_KEYS.contains(&key) && may_hold_a_secret(value));
-                (!shown).then_some(at + 1)
-            }
-            None => Some(0),
-        };
-        if let Some(from) = hidden_from {
-            mask(&mut masked, start + from..end);
-        }
-        start = end;
-    }
-    masked
+    rows[from.len()][to.len()]
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{edits, mask_lines, nearest};
+    use super::{edits, nearest};
 
     #[test]
     fn the_nearest_key_is_suggested_only_when_it_is_near() {
         assert_eq!(edits("kitten", "sitting"), 3);
         assert_eq!(nearest("poll_intervall", &["lease", "poll_interval"]), Some("poll_interval"));
+        assert_eq!(nearest("mian", &["backup", "main"]), Some("main"));
+        assert_eq!(nearest("user", &["url", "username"]), Some("username"));
         assert_eq!(nearest("colour", &["lease", "poll_interval"]), None);
-    }
-
-    #[test]
-    fn a_file_that_does_not_parse_still_shows_no_secret() {
-        let text = "[gateway.a]\nrate = 5 5\npassword = \"hunter2\nhunter2\npasswrd = hünter2\nurl = \"x://u:hunter2@h\"\nt = { password = \"hunter2\" }\n";
-        let masked = mask_lines(text);
-        assert_eq!(masked.len(), text.len());
-        assert!(!masked.contains("nter2"), "{masked}");
-        assert!(masked.contains("rate = 5 5"), "{masked}");
     }
 }

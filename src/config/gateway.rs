@@ -198,7 +198,7 @@ fn dialect(reader: &mut Reader<'_>, section: &[&str], raw: &RawGateway) -> Resul
 fn refuse_foreign_keys(reader: &mut Reader<'_>, section: &[&str], kind: Kind) {
     for (key, span) in reader.document().keys(section) {
         let Some((_, kinds)) = DIALECT_KEYS.iter().find(|(name, _)| *name == key) else { continue };
-        if !kinds.contains(&kind) {
+        if !kinds.contains(&kind) && !reader.was_cut(section, &key) {
             let owners: Vec<String> = kinds.iter().map(|kind| format!("\"{}\"", kind.name())).collect();
             reader.wrong(
                 &span,

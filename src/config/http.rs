@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::diagnostic::Diagnostic;
+use super::document::nearest;
 use super::gateway::password;
 use super::preset::{self, Preset};
 use super::raw::{At, RawGateway, RawHttpRule};
 use super::reader::{Reader, Reported};
 use super::{CodeClass, Dialect, Extract, HttpBody, HttpMethod, HttpRule, HttpTemplate, Secret};
 
-/// Placeholders that the `http` dialect fills in for each message.
-pub const PLACEHOLDERS: &[&str] =
-    &["recipient", "text", "sender", "id", "gateway_ref", "encoding", "coding", "segments"];
+/// Placeholders that the gateway edge fills in for each message; besides these, `{encoding:A|B}` is A for GSM 03.38
+/// and B for UCS-2.
+pub const PLACEHOLDERS: &[&str] = &["recipient", "text", "sender", "id", "ref", "encoding", "encoding:A|B"];
 
 pub(super) const CLASSES: &[(&str, CodeClass)] = &[
     ("accepted", CodeClass::Accepted),
@@ -56,7 +57,7 @@ pub(super) fn template(
         _ => url.value.clone(),
     };
     let address = account.fill(reader, &url.span, &template, Escape::Percent);
-    let headers = account.fill_all(reader, raw.headers.as_ref());
+    let headers = account.fill_all(reader, raw.headers.as_ref(), Escape::Literal);
     let body = body(reader, raw, &account, method);
     let basic_auth = basic_auth(reader, section, raw, &account);
     Ok(Dialect::Http(Box::new(HttpTemplate {
@@ -104,9 +105,10 @@ fn body(
             "there is a `form` too",
             "keep `form` or `json`",
         )),
-        (Some(_), None) if method == HttpMethod::Get => Err(no_body_in_get(reader, raw)),
         (None, Some(_)) if method == HttpMethod::Get => Err(no_body_in_get(reader, raw)),
-        (form @ Some(_), None) => Ok(HttpBody::Form(account.fill_all(reader, form.as_ref())?)),
+        (form @ Some(_), None) => {
+            Ok(HttpBody::Form(account.fill_all(reader, form.as_ref(), Escape::Braces)?))
+        }
         (None, Some(json)) => {
             let mut value = serde_json::to_value(&json.value).map_err(|_| {
                 reader.wrong(
@@ -125,9 +127,9 @@ fn body(
 fn no_body_in_get(reader: &mut Reader<'_>, raw: &RawGateway) -> Reported {
     let span = raw.method.as_ref().or(raw.preset.as_ref()).map(|at| at.span.clone());
     reader.report(
-        Diagnostic::new(span, "a GET request has no body")
+        Diagnostic::new(span, "a GET request has no JSON body")
             .label("makes it GET")
-            .help("put the placeholders into the URL's query, or set `method = \"post\"`"),
+            .help("use `form`, whose fields go into the query, or set `method = \"post\"`"),
     )
 }
 
@@ -140,7 +142,7 @@ fn rules(
     let mut rules = Vec::new();
     let mut result = Ok(());
     for at in raw.rule.iter().flatten() {
-        match rule(reader, at) {
+        match rule(reader, section, at) {
             Ok(rule) => rules.push(rule),
             Err(reported) => result = Err(reported),
         }
@@ -159,11 +161,11 @@ fn rules(
     Ok(rules)
 }
 
-fn rule(reader: &mut Reader<'_>, at: &At<RawHttpRule>) -> Result<HttpRule, Reported> {
+fn rule(reader: &mut Reader<'_>, section: &[&str], at: &At<RawHttpRule>) -> Result<HttpRule, Reported> {
     let raw = &at.value;
     let status = match &raw.status {
-        None => Ok((100, 599)),
-        Some(status) => parse_status(&status.value.0).ok_or_else(|| {
+        None => Ok(None),
+        Some(status) => parse_status(&status.value.0).map(Some).ok_or_else(|| {
             reader.wrong(
                 &status.span,
                 "`status` is not an HTTP status",
@@ -193,6 +195,7 @@ fn rule(reader: &mut Reader<'_>, at: &At<RawHttpRule>) -> Result<HttpRule, Repor
     };
     let class = match &raw.class {
         Some(class) => reader.word("class", &class.span, &class.value, CLASSES),
+        None if reader.was_cut(&[section, &["rule"]].concat(), "class") => Err(Reported),
         None => {
             let words: Vec<&str> = CLASSES.iter().map(|(word, _)| *word).collect();
             Err(reader.wrong(
@@ -203,11 +206,27 @@ fn rule(reader: &mut Reader<'_>, at: &At<RawHttpRule>) -> Result<HttpRule, Repor
             ))
         }
     };
+    let (status, json_equals, class) = (status?, json_equals?, class?);
+    let accepts = class == CodeClass::Accepted;
+    let status = match status {
+        Some((from, to)) if accepts && (from < 200 || to > 299) => {
+            let span = raw.status.as_ref().map_or(&at.span, |status| &status.span);
+            return Err(reader.wrong(
+                span,
+                "only 200 to 299 can mean accepted",
+                "outside of that",
+                "an accepted message is never sent again, so nothing else may count as such",
+            ));
+        }
+        Some(status) => status,
+        None if accepts => (200, 299),
+        None => (100, 599),
+    };
     Ok(HttpRule {
-        status: status?,
+        status,
         body_starts_with: raw.body_starts_with.as_ref().map(|at| at.value.clone()),
-        json_equals: json_equals?,
-        class: class?,
+        json_equals,
+        class,
     })
 }
 
@@ -256,6 +275,8 @@ enum Escape {
     Percent,
     /// Into a template that is encoded later: only its braces need care.
     Braces,
+    /// Into a text that is sent as it is, the same for every message: a header.
+    Literal,
 }
 
 /// What `{username}` and `{password}` stand for.
@@ -279,7 +300,7 @@ impl Account {
             let (before, from) = rest.split_at(at);
             out.push_str(before);
             if from.starts_with("{{") || from.starts_with("}}") {
-                out.push_str(&from[..2]);
+                out.push_str(if matches!(escape, Escape::Literal) { &from[..1] } else { &from[..2] });
                 rest = &from[2..];
                 continue;
             }
@@ -296,18 +317,19 @@ impl Account {
             let credential = match name {
                 "username" => self.username.as_deref(),
                 "password" => self.password.as_ref().map(Secret::expose),
-                _ if PLACEHOLDERS.contains(&name) => {
+                _ if is_placeholder(name) && matches!(escape, Escape::Literal) => {
+                    return Err(reader.wrong(
+                        span,
+                        "a header cannot depend on the message",
+                        "holds a placeholder of the message",
+                        "headers take {username} and {password} only",
+                    ));
+                }
+                _ if is_placeholder(name) => {
                     out.push_str(&from[..name.len() + 2]);
                     continue;
                 }
-                _ => {
-                    return Err(reader.wrong(
-                        span,
-                        "a placeholder that is not known",
-                        "here",
-                        format!("known: username, password, {}", PLACEHOLDERS.join(", ")),
-                    ));
-                }
+                _ => return Err(unknown_placeholder(reader, span, name)),
             };
             match credential {
                 Some(value) => out.push_str(&escaped(value, escape)),
@@ -329,10 +351,11 @@ impl Account {
         &self,
         reader: &mut Reader<'_>,
         templates: Option<&BTreeMap<String, At<String>>>,
+        escape: Escape,
     ) -> Result<Vec<(String, Secret)>, Reported> {
         let mut filled = Vec::new();
         for (name, at) in templates.into_iter().flatten() {
-            let value = self.fill(reader, &at.span, &at.value, Escape::Braces)?;
+            let value = self.fill(reader, &at.span, &at.value, escape)?;
             filled.push((name.clone(), Secret::new(value)));
         }
         Ok(filled)
@@ -362,9 +385,27 @@ impl Account {
     }
 }
 
+fn is_placeholder(name: &str) -> bool {
+    match name.strip_prefix("encoding:") {
+        Some(words) => words.contains('|'),
+        None => PLACEHOLDERS.contains(&name),
+    }
+}
+
+/// The name is not shown as it stands: it may be a piece of a password with braces.
+fn unknown_placeholder(reader: &mut Reader<'_>, span: &Range<usize>, name: &str) -> Reported {
+    let known = [&["username", "password"], PLACEHOLDERS].concat();
+    let help = match nearest(name, &known) {
+        Some(near) => format!("did you mean {{{near}}}? A brace itself is written twice: {{{{ }}}}"),
+        None => format!("known: {}; a brace itself is written twice: {{{{ }}}}", known.join(", ")),
+    };
+    reader.wrong(span, "a placeholder that is not known", "here", help)
+}
+
 fn escaped(value: &str, escape: Escape) -> String {
     match escape {
         Escape::Percent => form_urlencoded::byte_serialize(value.as_bytes()).collect(),
+        Escape::Literal => value.to_owned(),
         Escape::Braces => value.replace('{', "{{").replace('}', "}}"),
     }
 }

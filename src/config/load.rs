@@ -1,7 +1,6 @@
 //! From the text of `outboxd.toml` to a [`Config`], or to all that is wrong with it at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,21 +11,14 @@ use crate::message::Lane;
 use super::connection::{self, DEFAULT_POOL_SIZE, DEFAULT_TIMEOUT};
 use super::diagnostic::{ConfigError, Diagnostic};
 use super::document::{Document, nearest};
-use super::raw::{
-    At, RawCallbacks, RawConfig, RawDatabase, RawLog, RawQueue, RawRouteRule, RawRouting, RawText,
-};
+use super::raw::{At, RawConfig, RawDatabase, RawLog, RawQueue, RawRouteRule, RawRouting, RawText};
 use super::reader::{Reader, Reported};
 use super::secret::{SecretKeys, Surroundings, io_reason};
-use super::{
-    Callbacks, Config, Database, Gateway, Log, Queue, RouteRule, Routing, Secret, Text, Tls, Wake, gateway,
-};
+use super::{Config, Database, Gateway, Log, Queue, RouteRule, Routing, Text, Tls, Wake, callbacks, gateway};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const SECS: fn(u64) -> Duration = Duration::from_secs;
 const DAYS: fn(u64) -> Duration = |days| Duration::from_secs(days * 86_400);
-
-/// A secret path is all that keeps strangers from posting receipts.
-const LEAST_PATH: usize = 16;
 
 /// Reads and checks a configuration file and the secrets that it points to.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
@@ -55,7 +47,10 @@ pub fn parse(text: &str, file_name: &str, surroundings: &Surroundings) -> Result
     };
     let mut reader = Reader::new(&document, surroundings, faults);
     let config = config(&mut reader, &raw);
-    let faults = reader.into_faults();
+    let mut faults = reader.into_faults();
+    if config.is_err() && faults.is_empty() {
+        faults.push(Diagnostic::new(None, "the configuration cannot be used").help("report this as a bug"));
+    }
     match config {
         Ok(config) if faults.is_empty() => Ok(config),
         _ => Err(ConfigError::new(file_name, document.masked, faults)),
@@ -71,7 +66,7 @@ fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> 
     let gateways = gateways(reader, raw, lease);
     let names: Vec<&str> = raw.gateway.iter().flatten().map(|(name, _)| name.as_str()).collect();
     let routing = routing(reader, raw.routing.as_ref().unwrap_or(&RawRouting::default()), &names);
-    let callbacks = raw.callbacks.as_ref().map(|raw| callbacks(reader, raw)).transpose();
+    let callbacks = raw.callbacks.as_ref().map(|raw| callbacks::callbacks(reader, raw)).transpose();
     let log = log(reader, raw.log.as_ref().unwrap_or(&RawLog::default()));
     Ok(Config {
         database: database?,
@@ -329,6 +324,7 @@ fn route(reader: &mut Reader<'_>, at: &At<RawRouteRule>, names: &[&str]) -> Resu
     };
     let gateway = match &raw.gateway {
         Some(name) => known_gateway(reader, name, names),
+        None if reader.was_cut(&["routing", "rule"], "gateway") => Err(Reported),
         None => Err(reader.wrong(&at.span, "a rule without `gateway`", "where to?", "add gateway = \"…\"")),
     };
     let (prefix, lane, gateway) = (prefix?, lane?, gateway?);
@@ -341,98 +337,6 @@ fn route(reader: &mut Reader<'_>, at: &At<RawRouteRule>, names: &[&str]) -> Resu
         ));
     }
     Ok(RouteRule { prefix, lane, gateway })
-}
-
-fn callbacks(reader: &mut Reader<'_>, raw: &RawCallbacks) -> Result<Callbacks, Reported> {
-    let section: &[&str] = &["callbacks"];
-    let listen = reader
-        .required(section, "listen", &raw.listen, "address and port, for example listen = \"127.0.0.1:8025\"")
-        .and_then(|at| {
-            at.value.parse::<SocketAddr>().map_err(|_| {
-                reader.wrong(
-                    &at.span,
-                    "`listen` is not an address with a port",
-                    "not understood",
-                    "for example \"127.0.0.1:8025\" or \"[::1]:8025\"",
-                )
-            })
-        });
-    let path = callback_path(reader, raw);
-    let client_secret = reader.secret(
-        section,
-        SecretKeys {
-            name: "client_secret",
-            inline: &raw.client_secret,
-            file: &raw.client_secret_file,
-            credential: &raw.client_secret_credential,
-            env: &raw.client_secret_env,
-        },
-    );
-    let account_password = reader.secret(
-        section,
-        SecretKeys {
-            name: "account_password",
-            inline: &raw.account_password,
-            file: &raw.account_password_file,
-            credential: &raw.account_password_credential,
-            env: &raw.account_password_env,
-        },
-    );
-    let secrets: Vec<Secret> = [client_secret?, account_password?].into_iter().flatten().collect();
-    if secrets.is_empty() {
-        return Err(reader.missing(
-            section,
-            "client_secret_file",
-            "callbacks are signed with the account's client secret or password: give one or both, \
-             as `client_secret_file` and `account_password_file`",
-        ));
-    }
-    Ok(Callbacks { listen: listen?, path: path?, secrets })
-}
-
-fn callback_path(reader: &mut Reader<'_>, raw: &RawCallbacks) -> Result<Secret, Reported> {
-    let section: &[&str] = &["callbacks"];
-    let keys = SecretKeys {
-        name: "path",
-        inline: &raw.path,
-        file: &raw.path_file,
-        credential: &raw.path_credential,
-        env: &raw.path_env,
-    };
-    let Some(path) = reader.secret(section, keys)? else {
-        let help = format!("a long secret path, for example path = \"{}\"", suggested_path());
-        return Err(reader.missing(section, "path", &help));
-    };
-    let span = [&raw.path, &raw.path_file, &raw.path_credential, &raw.path_env]
-        .into_iter()
-        .find_map(|way| way.as_ref())
-        .map_or(0..0, |at| at.span.clone());
-    let rest = path.expose().strip_prefix('/');
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~' | b'/');
-    match rest {
-        Some(rest) if rest.len() >= LEAST_PATH && rest.bytes().all(plain) && !rest.ends_with('/') => Ok(path),
-        Some(rest) if rest.bytes().all(plain) && !rest.ends_with('/') => Err(reader.wrong(
-            &span,
-            "the callback path is too easy to guess",
-            format!("must have at least {LEAST_PATH} characters after the first /"),
-            format!("for example \"{}\"", suggested_path()),
-        )),
-        _ => Err(reader.wrong(
-            &span,
-            "the callback path is not a path",
-            "must begin with /, and hold letters, digits, - _ . ~ only",
-            format!("for example \"{}\"", suggested_path()),
-        )),
-    }
-}
-
-/// 128 random bits; without randomness, the command that makes some.
-fn suggested_path() -> String {
-    let mut bytes = [0_u8; 16];
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => format!("/cb/{:032x}", u128::from_be_bytes(bytes)),
-        Err(_) => "/cb/$(openssl rand -hex 16)".to_owned(),
-    }
 }
 
 fn log(reader: &mut Reader<'_>, raw: &RawLog) -> Result<Log, Reported> {

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use crate::message::Lane;
 
+mod callbacks;
 mod connection;
 mod diagnostic;
 mod document;
 mod gateway;
 mod http;
 mod load;
+mod mask;
 mod preset;
 mod raw;
 mod reader;
@@ -244,6 +246,7 @@ pub struct HttpTemplate {
     pub method: HttpMethod,
     /// Secret behind the `?`. May hold `{recipient}` and the other placeholders in its query, percent-encoded when filled in.
     pub url: String,
+    /// Sent as they are: no placeholders.
     pub headers: Vec<(String, Secret)>,
     pub body: HttpBody,
     pub basic_auth: Option<(String, Secret)>,
@@ -278,7 +281,7 @@ pub enum HttpMethod {
 #[derive(Clone)]
 pub enum HttpBody {
     None,
-    /// Field name and value template.
+    /// Field name and value template; the query of a GET.
     Form(Vec<(String, Secret)>),
     /// A JSON value whose string leaves are templates.
     Json(serde_json::Value),

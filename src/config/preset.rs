@@ -42,7 +42,7 @@ fn kannel() -> Preset {
     Preset {
         method: HttpMethod::Get,
         query: "username={username}&password={password}&from={sender}&to={recipient}&text={text}\
-                &charset=UTF-8&coding={coding}",
+                &charset=UTF-8&coding={encoding:0|2}",
         rules: vec![
             rule(202, CodeClass::Accepted),
             rule(503, CodeClass::Busy),

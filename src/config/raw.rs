@@ -12,6 +12,7 @@ use std::ops::Range;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, de};
+use serde_json::Value;
 
 /// A value and where it stands in the file.
 #[derive(Debug, Clone)]
@@ -343,7 +344,43 @@ pub(super) struct RawLog {
 
 /// JSON schema of `outboxd.toml`, for editors.
 pub fn schema() -> String {
-    let schema = schemars::schema_for!(RawConfig);
+    let mut schema = schemars::schema_for!(RawConfig).to_value();
+    polish(&mut schema);
     // A schema is plain data; it cannot fail to become text, and an empty one would fail its test.
     serde_json::to_string_pretty(&schema).unwrap_or_default()
+}
+
+/// TOML has no null, and nobody outside needs to know that the structs are called raw.
+fn polish(schema: &mut Value) {
+    if let Value::Object(fields) = schema {
+        if let Some(Value::Array(choices)) = fields.get_mut("anyOf") {
+            choices.retain(|choice| choice["type"] != "null");
+            if let [Value::Object(only)] = choices.as_mut_slice() {
+                let mut only = std::mem::take(only);
+                fields.remove("anyOf");
+                fields.append(&mut only);
+            }
+        }
+        if let Some(Value::Array(kinds)) = fields.get_mut("type") {
+            kinds.retain(|kind| kind != "null");
+            if let [only] = kinds.as_mut_slice() {
+                let only = only.take();
+                fields.insert("type".to_owned(), only);
+            }
+        }
+        if let Some(Value::String(target)) = fields.get_mut("$ref") {
+            *target = target.replace("/Raw", "/");
+        }
+        if let Some(Value::Object(definitions)) = fields.get_mut("$defs") {
+            *definitions = std::mem::take(definitions)
+                .into_iter()
+                .map(|(name, definition)| (name.trim_start_matches("Raw").to_owned(), definition))
+                .collect();
+        }
+    }
+    match schema {
+        Value::Object(fields) => fields.values_mut().for_each(polish),
+        Value::Array(items) => items.iter_mut().for_each(polish),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }

@@ -155,11 +155,7 @@ impl<'d> Reader<'d> {
             Ok(_) => Err(self.wrong(
                 span,
                 format!("`{name}` is out of range"),
-                format!(
-                    "must be from {} to {}",
-                    humantime::format_duration(*range.start()),
-                    humantime::format_duration(*range.end())
-                ),
+                format!("must be from {} to {}", exact(*range.start()), exact(*range.end())),
                 "units are ms, s, m, h, d",
             )),
             Err(_) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => Err(self.wrong(
@@ -269,6 +265,16 @@ impl<'d> Reader<'d> {
             ));
         }
         Ok(url)
+    }
+}
+
+/// In the largest unit that leaves no rest: `365d`, not months and odd hours.
+fn exact(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    match units.into_iter().find(|(_, unit)| millis >= *unit && millis.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", millis / unit),
+        None => format!("{millis}ms"),
     }
 }
 

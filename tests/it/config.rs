@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use outboxd::config::{self, Config, ConfigError, Dialect, OnUnknown, Surroundings};
+use outboxd::config::{self, Config, ConfigError, Dialect, HttpBody, OnUnknown, Surroundings};
 
 /// Stands for every secret; must never come back.
 const SECRET: &str = "hunter2";
@@ -32,7 +32,7 @@ fn surroundings(mode: u32) -> Surroundings {
         mode: Some(mode),
         directory: PathBuf::from("/etc/outboxd"),
         read: Box::new(|path| match path.file_name().and_then(|name| name.to_str()).unwrap_or_default() {
-            name if name.contains("missing") => Err(io::Error::from(io::ErrorKind::NotFound)),
+            name if name.contains("missing") => Err(io::Error::from_raw_os_error(2)),
             name if name.contains("open") => Ok((SECRET.to_owned(), 0o100_644)),
             name if name.contains("empty") => Ok(("\n".to_owned(), 0o100_640)),
             name if name.contains("path") => Ok((format!("/cb/0123456789abcdef-{SECRET}\n"), 0o100_640)),
@@ -111,6 +111,22 @@ fn mask_suggestion(text: &str) -> String {
         rest = &after[if hex == 32 { 32 } else { 0 }..];
     }
     out + rest
+}
+
+#[test]
+fn a_damaged_file_is_refused_or_read_but_never_a_panic() {
+    for path in toml_files("valid") {
+        let text = fs::read_to_string(path).unwrap();
+        let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+        for (n, start) in starts.iter().enumerate() {
+            // Cut out pieces of every length, in a pattern that is the same in each run.
+            let end = starts.get(n + 1 + n * 7 % 23).copied().unwrap_or(text.len());
+            let damaged = format!("{}{}", &text[..*start], &text[end..]);
+            if let Err(error) = parse(&damaged) {
+                assert!(error.to_string().starts_with("error: "), "{damaged}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -226,9 +242,30 @@ fn the_kannel_preset_fills_in_everything_but_address_and_account() {
     assert_eq!(
         template.url,
         "http://127.0.0.1:13013/cgi-bin/sendsms?username=a%26b&password=hunter2&from={sender}&to={recipient}\
-         &text={text}&charset=UTF-8&coding={coding}"
+         &text={text}&charset=UTF-8&coding={encoding:0|2}"
     );
     assert_eq!(template.rules.len(), 4);
+}
+
+#[test]
+fn credentials_with_braces_survive_in_headers_forms_and_json() {
+    let account = "dialect = \"http\"\nurl = \"https://gateway.example/send\"\nusername = \"u\"\n\
+                   password = \"a{b}c\"\nrule = [{ class = \"accepted\" }]\n\
+                   headers = { X-Key = \"{{{password}}}\" }\n";
+    let build = |body: &str| {
+        let config = gateway(&format!("{account}{body}")).unwrap_or_else(|error| panic!("{error}"));
+        let Dialect::Http(template) = config.gateways["main"].dialect.clone() else { panic!("not http") };
+        template
+    };
+    let template = build("form = { key = \"{password}\" }");
+    assert_eq!(template.headers[0].1.expose(), "{a{b}c}", "a header is sent as it is");
+    assert_eq!(template.rules[0].status, (200, 299));
+    let HttpBody::Form(fields) = template.body else { panic!("not a form") };
+    assert_eq!(fields[0].1.expose(), "a{{b}}c", "still a template");
+    let HttpBody::Json(value) = build("json = { a = [{ key = \"{password}\" }] }").body else {
+        panic!("not json")
+    };
+    assert_eq!(value["a"][0]["key"], "a{{b}}c");
 }
 
 #[test]
@@ -260,4 +297,71 @@ fn a_file_that_is_not_there_says_how_to_get_one() {
     let error = config::load(Path::new("/nowhere/outboxd.toml")).unwrap_err().to_string();
     assert!(error.contains("could not read /nowhere/outboxd.toml"), "{error}");
     assert!(error.contains("outboxd config default"), "{error}");
+}
+
+fn outboxd(arguments: &[&str]) -> std::process::Output {
+    std::process::Command::new(env!("CARGO_BIN_EXE_outboxd"))
+        .args(arguments)
+        .env_remove("OUTBOXD_CONFIG")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_binary_prints_the_shipped_file_and_its_schema() {
+    let output = outboxd(&["config", "default"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), config::default_toml());
+
+    let output = outboxd(&["config", "schema"]);
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(schema["properties"]["queue"]["$ref"], "#/$defs/Queue");
+    assert_eq!(schema["$defs"]["Queue"]["properties"]["lookahead"]["type"], "integer");
+    let text = schema.to_string();
+    assert!(!text.contains("null") && !text.contains("Raw"), "{text}");
+}
+
+#[test]
+fn the_binary_shows_a_configuration_without_its_secrets() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("outboxd.toml");
+    fs::copy(directory_file("valid", "smallest.toml"), &path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let output = outboxd(&["config", "show", "--config", path.to_str().unwrap()]);
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(!shown.contains(SECRET), "{shown}");
+    assert!(shown.contains("poll_interval = \"5s\""), "{shown}");
+    assert!(shown.contains("username = \"account\""), "{shown}");
+}
+
+fn directory_file(kind: &str, name: &str) -> PathBuf {
+    directory(kind).join(name)
+}
+
+#[test]
+fn exit_codes_tell_wrong_usage_from_a_wrong_configuration() {
+    assert_eq!(outboxd(&["--help"]).status.code(), Some(0));
+    assert_eq!(outboxd(&["--version"]).status.code(), Some(0));
+    assert_eq!(outboxd(&["retry"]).status.code(), Some(64));
+    let output = outboxd(&["config", "show", "--config", "/nowhere/outboxd.toml"]);
+    assert_eq!(output.status.code(), Some(78));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("could not read /nowhere/outboxd.toml: no such file or directory"), "{text}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_fault() {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_outboxd"))
+        .args(["config", "default"])
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
 }
