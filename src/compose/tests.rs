@@ -40,7 +40,6 @@ fn row() -> OutboxRow {
         version: RowVersion(1),
         lane: Lane::Normal,
         send_after_us: 0,
-        expires_at_us: None,
         attempts: 0,
         recipient: Some("0871234567".to_owned()),
         body: None,

@@ -13,20 +13,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
+use crate::clock::{Moment, now};
 use crate::config::{self, Secret};
 use crate::gateway::answer::{Answer, by_status, quote};
 use crate::gateway::egress::{ANSWER_BYTES, Egress, place_of};
 use crate::gateway::interactsms_v2::bearer;
 use crate::gateway::{BuildError, Deferral, parse_url};
 use crate::verdict::{DeferCause, Verdict};
-
-/// Stands still while the machine sleeps. A token that ended meanwhile is answered with 401, and then renewed like
-/// any other.
-type Moment = std::time::Instant;
-
-fn now() -> Moment {
-    Moment::now()
-}
 
 /// What a token without `expires_in` is good for; the documented life is 120 s.
 const ASSUMED_LIFE: Duration = Duration::from_secs(60);

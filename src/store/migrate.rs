@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn migrations_are_numbered_without_gaps_and_named_by_their_number() {
         for (index, migration) in MIGRATIONS.iter().enumerate() {
-            assert_eq!(migration.version as usize, index + 1);
+            assert_eq!(usize::try_from(migration.version), Ok(index + 1));
             assert!(migration.name.starts_with(&format!("{:04}_", migration.version)), "{}", migration.name);
         }
     }

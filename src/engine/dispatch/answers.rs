@@ -87,7 +87,7 @@ impl Dispatch {
         match &verdict {
             Verdict::Accepted { .. } => debug!(message_id = id.0, gateway = %run.name, "accepted"),
             Verdict::Rejected { code, .. } => {
-                info!(message_id = id.0, gateway = %run.name, code, "refused by the gateway")
+                info!(message_id = id.0, gateway = %run.name, code, "refused by the gateway");
             }
             Verdict::Deferred { cause, .. } => {
                 debug!(message_id = id.0, gateway = %run.name, cause = cause.as_str(), "deferred");
