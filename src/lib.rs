@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod compose;
 pub mod config;
+pub mod daemon;
 pub mod engine;
 pub mod gateway;
 pub mod message;

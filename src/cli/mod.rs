@@ -10,6 +10,7 @@ use crate::cli::errors::{Code, Failure};
 pub mod args;
 pub mod config;
 pub mod errors;
+pub mod run;
 
 pub use args::Args;
 
@@ -25,7 +26,7 @@ fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
     let path = args.config;
     match args.command {
         Command::Config(command) => config::run(command, &path),
-        Command::Run => not_built("run"),
+        Command::Run => run::run(&path),
         Command::Migrate(_) => not_built("migrate"),
         Command::Check(_) => not_built("check"),
         Command::Status(_) => not_built("status"),
