@@ -6,4 +6,5 @@
 
 pub mod config;
 pub mod message;
+pub mod sim;
 pub mod verdict;
