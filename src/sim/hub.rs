@@ -10,11 +10,12 @@ use crate::sim::agenda::Agenda;
 use crate::sim::auth::Tokens;
 use crate::sim::callbacks::Outbound;
 use crate::sim::counters::{Counters, State};
-use crate::sim::handset::Handsets;
+use crate::sim::handset::{Handset, Handsets};
 use crate::sim::ledger::Ledger;
 use crate::sim::number::international;
 use crate::sim::script::Script;
 use crate::sim::settings::Settings;
+use crate::sim::smsc::set_handset;
 
 /// In `credits`: nobody counts.
 const NO_END: u64 = u64::MAX;
@@ -67,7 +68,8 @@ impl Hub {
             strays: Mutex::default(),
             first: settings,
         };
-        hub.apply(hub.first.clone());
+        hub.set_credits(hub.first.credits.balance);
+        hub.place_handsets(hub.first.handsets.iter());
         hub
     }
 
@@ -84,15 +86,22 @@ impl Hub {
             std::mem::replace(&mut *current, Arc::clone(&settings))
         };
         // Setting anything else must not refill what was used up.
-        if before.credits.balance != balance || self.credits.load(Ordering::SeqCst) == NO_END {
-            self.credits.store(balance.unwrap_or(NO_END), Ordering::SeqCst);
+        if before.credits.balance != balance {
+            self.set_credits(balance);
         }
-        for (number, handset) in &settings.handsets {
+        // A handset that was switched since keeps its state, unless these settings say something new about it.
+        let news =
+            settings.handsets.iter().filter(|(number, now)| before.handsets.get(*number) != Some(*now));
+        self.place_handsets(news);
+        self.outbound.flush(self, settings.callbacks.receipts.reverse);
+    }
+
+    fn place_handsets<'a>(&self, handsets: impl Iterator<Item = (&'a String, &'a Handset)>) {
+        for (number, handset) in handsets {
             if let Some(number) = international(number) {
-                crate::sim::smsc::set_handset(self, number, handset.clone());
+                set_handset(self, number, handset.clone());
             }
         }
-        self.outbound.flush(self, settings.callbacks.receipts.reverse);
     }
 
     pub(super) fn set_credits(&self, balance: Option<u64>) {
@@ -144,6 +153,7 @@ impl Hub {
         self.counters.reset();
         self.apply(self.first.clone());
         self.set_credits(self.first.credits.balance);
+        self.place_handsets(self.first.handsets.iter());
     }
 
     /// Evenly distributed from 0.0 to just below 1.0.
