@@ -15,6 +15,7 @@ pub mod message;
 pub mod pace;
 pub mod policy;
 pub mod signal;
+pub mod sim;
 pub mod store;
 pub mod telemetry;
 pub mod text;
