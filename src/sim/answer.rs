@@ -1,7 +1,5 @@
 //! Answers, and what a scripted act makes of them: decent ones go through hyper, the others byte by byte.
 
-use std::convert::Infallible;
-
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
@@ -146,9 +144,3 @@ impl std::fmt::Display for LeaveHttp {
 }
 
 impl std::error::Error for LeaveHttp {}
-
-impl From<Infallible> for LeaveHttp {
-    fn from(never: Infallible) -> LeaveHttp {
-        match never {}
-    }
-}

@@ -39,6 +39,8 @@ pub(super) fn router(remote: Remote) -> Router {
         .route("/control/receipt", post(receipt))
         .route("/control/freeze", post(freeze))
         .route("/control/thaw", post(thaw))
+        .route("/control/down", post(down))
+        .route("/control/up", post(up))
         .route("/control/expire-tokens", post(expire_tokens))
         .route("/control/reset", post(reset))
         .with_state(remote)
@@ -214,6 +216,16 @@ async fn thaw(Shared(remote): Shared<Remote>, RawQuery(query): RawQuery) -> Show
         Some(_) => return Err(Wrong("thaw knows only ?discard=1".into())),
     }
     fine(&shown_state(&remote))
+}
+
+async fn down(Shared(remote): Shared<Remote>) -> Shown {
+    remote.down().await;
+    fine(&json!({ "up": false }))
+}
+
+async fn up(Shared(remote): Shared<Remote>) -> Shown {
+    remote.up().await;
+    fine(&json!({ "up": true }))
 }
 
 async fn expire_tokens(Shared(remote): Shared<Remote>) -> Shown {

@@ -35,6 +35,9 @@ pub(super) struct Hub {
     pub(super) agenda: Agenda,
     pub(super) outbound: Outbound,
     pub(super) frost: watch::Sender<Frost>,
+    /// Whether the gateway's port shall be open, and whether it is.
+    pub(super) up_wanted: watch::Sender<bool>,
+    pub(super) up: watch::Sender<bool>,
     /// Requests whose handling goes on although their client may be gone.
     strays: Mutex<JoinSet<()>>,
 }
@@ -65,6 +68,8 @@ impl Hub {
             agenda: Agenda::default(),
             outbound: Outbound::default(),
             frost: watch::Sender::new(Frost::default()),
+            up_wanted: watch::Sender::new(true),
+            up: watch::Sender::new(true),
             strays: Mutex::default(),
             first: settings,
         };
@@ -144,6 +149,7 @@ impl Hub {
     /// Everything as at the start; open connections stay open.
     pub(super) fn reset(&self) {
         self.thaw(true);
+        self.up_wanted.send_replace(true);
         self.script.clear();
         self.agenda.clear();
         self.outbound.clear();
@@ -173,5 +179,21 @@ impl Hub {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         u32::try_from(z >> 32).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Hub;
+    use crate::sim::settings::Settings;
+
+    #[test]
+    fn chance_and_jitter_stay_in_their_bounds() {
+        let hub = Hub::new(Settings::default());
+        let delays: Vec<u64> = (0..2000).map(|_| hub.around(100, 50)).collect();
+        assert!(delays.iter().all(|ms| (100..150).contains(ms)));
+        assert!(delays.iter().any(|ms| *ms < 110) && delays.iter().any(|ms| *ms >= 140));
+        assert_eq!(hub.around(7, 0), 7);
+        assert!((0..2000).all(|_| (0.0..1.0).contains(&hub.chance())));
     }
 }

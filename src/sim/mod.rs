@@ -84,6 +84,11 @@ impl Sim {
         Ok(Sim { remote, hub, gateway, control, tasks })
     }
 
+    /// Ends it; returns once its ports are closed.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+
     /// Root of the gateway, for example `http://127.0.0.1:40001`; paths are those of the documentation.
     pub fn url(&self) -> String {
         format!("http://{}", self.gateway)

@@ -135,6 +135,24 @@ impl Remote {
         self.hub.thaw(true);
     }
 
+    /// Closes the gateway's port and cuts its connections; returns once connecting is refused. The network behind it
+    /// works on.
+    pub async fn down(&self) {
+        self.open(false).await;
+    }
+
+    /// Opens the port again; returns once it is open.
+    pub async fn up(&self) {
+        self.open(true).await;
+    }
+
+    async fn open(&self, wanted: bool) {
+        self.hub.up_wanted.send_replace(wanted);
+        let mut up = self.hub.up.subscribe();
+        // The sender lives as long as the hub that we hold.
+        let _ = up.wait_for(|up| *up == wanted).await;
+    }
+
     pub fn expire_tokens(&self) {
         self.hub.tokens.expire_all();
     }

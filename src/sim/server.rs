@@ -32,14 +32,37 @@ use crate::sim::{auth, kannel, send_v1, send_v2};
 /// Pause after a connection could not be taken, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// Serves until it is dropped. While the gateway is down its port is closed, so that connecting is refused.
+pub(super) async fn serve(hub: Arc<Hub>, mut listener: TcpListener) {
+    let Ok(address) = listener.local_addr() else { return };
+    let mut wanted = hub.up_wanted.subscribe();
+    loop {
+        tokio::select! {
+            () = take_connections(&hub, listener) => {}
+            _ = wanted.wait_for(|up| !up) => {}
+        }
+        hub.up.send_replace(false);
+        if wanted.wait_for(|up| *up).await.is_err() {
+            return;
+        }
+        listener = loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => break listener,
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            }
+        };
+        hub.up.send_replace(true);
+    }
+}
+
 /// Takes connections until it is dropped, which ends them all.
-pub(super) async fn serve(hub: Arc<Hub>, listener: TcpListener) {
+async fn take_connections(hub: &Arc<Hub>, listener: TcpListener) {
     let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 hub.counters.add(&hub.counters.connections, 1);
-                connections.spawn(converse(Arc::clone(&hub), stream));
+                connections.spawn(converse(Arc::clone(hub), stream));
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }

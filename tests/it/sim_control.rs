@@ -60,6 +60,9 @@ async fn a_test_in_any_language_can_drive_it() {
 
     assert_eq!(post(&root, "freeze", json!(null)).await.0, 200);
     assert_eq!(post(&root, "thaw?discard=1", json!(null)).await.0, 200);
+    assert_eq!(post(&root, "down", json!(null)).await.0, 200);
+    assert!(send(&sim, NUMBER, "a").await.is_err());
+    assert_eq!(post(&root, "up", json!(null)).await.0, 200);
     assert_eq!(post(&root, "expire-tokens", json!(null)).await.0, 200);
     assert_eq!(post(&root, "reset", json!(null)).await.1["accepted"], 0);
 }

@@ -32,6 +32,13 @@ async fn raw(sim: &Sim, keep_alive: bool) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A request that a task of its own can wait for.
+fn post(sim: &Sim, id: &str) -> impl Future<Output = reqwest::Result<reqwest::Response>> + use<> {
+    let url = format!("{}/api/v1/sendmessage.aspx", sim.url());
+    let fields = "user=demo&password=demo-password&api_id=1&text=hi&from=Demo";
+    client().post(url).body(format!("{fields}&to={NUMBER}&NotifyID={id}")).send()
+}
+
 #[tokio::test]
 async fn a_scripted_status_is_not_an_acceptance_unless_it_says_so() {
     let sim = start().await;
@@ -82,21 +89,19 @@ async fn a_dropped_connection_has_no_byte_of_an_answer() {
 async fn a_hanging_request_is_never_answered() {
     let sim = start().await;
     sim.next(Act::Hang { accept: true });
-    let request = tokio::time::timeout(Duration::from_millis(200), send(&sim, NUMBER, "a"));
-    assert!(request.await.is_err(), "answered");
-    let state = reach(&sim, Want { accepted: Some(1), idle: true, ..Want::default() }).await;
-    assert_eq!((state.arrived, state.in_flight), (1, 0));
+    let mut request = tokio::spawn(post(&sim, "a"));
+    let state = reach(&sim, Want { arrived: Some(1), ..Want::default() }).await;
+    assert_eq!(state.in_flight, 1);
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut request).await.is_err(), "answered");
+    request.abort();
+    reach(&sim, Want { idle: true, ..Want::default() }).await;
 }
 
 #[tokio::test]
 async fn a_late_answer_is_overtaken_by_the_message() {
     let sim = start().await;
     sim.next(Act::Late { ms: 60_000 });
-    let request = tokio::spawn({
-        let url = format!("{}/api/v1/sendmessage.aspx", sim.url());
-        let body = format!("user=demo&password=demo-password&api_id=1&to={NUMBER}&text=hi&from=Demo");
-        async move { client().post(url).body(body).send().await }
-    });
+    let request = tokio::spawn(post(&sim, "a"));
     let state = reach(&sim, Want { arrived: Some(1), ..Want::default() }).await;
     assert_eq!(state.in_flight, 1, "not answered yet");
     request.abort();
@@ -231,13 +236,7 @@ async fn rules_pick_their_requests_by_prefix_and_chance_strikes_the_rest() {
 async fn a_frozen_gateway_acts_when_it_thaws_even_without_its_client() {
     let sim = start().await;
     sim.freeze();
-    let url = format!("{}/api/v1/sendmessage.aspx", sim.url());
-    let post = |id: &str| {
-        let fields = "user=demo&password=demo-password&api_id=1&text=hi&from=Demo";
-        let body = format!("{fields}&to={NUMBER}&NotifyID={id}");
-        tokio::spawn(client().post(&url).body(body).send())
-    };
-    let (gone, stays) = (post("gone"), post("stays"));
+    let (gone, stays) = (tokio::spawn(post(&sim, "gone")), tokio::spawn(post(&sim, "stays")));
     let state = reach(&sim, Want { requests: Some(2), frozen: Some(2), ..Want::default() }).await;
     assert_eq!((state.accepted, state.peak_in_flight), (0, 2));
     gone.abort();
@@ -248,7 +247,7 @@ async fn a_frozen_gateway_acts_when_it_thaws_even_without_its_client() {
     reach(&sim, Want { arrived: Some(2), ..Want::default() }).await;
     assert_eq!(sim.message("gone").len(), 1);
 
-    let forgotten = post("forgotten");
+    let forgotten = tokio::spawn(post(&sim, "forgotten"));
     reach(&sim, Want { frozen: Some(1), ..Want::default() }).await;
     sim.discard();
     assert!(forgotten.await.unwrap().is_err(), "its connection ends");
@@ -264,4 +263,23 @@ async fn a_body_beyond_the_limit_is_refused() {
     let body = json!({"text": "x".repeat(5000)});
     let answer = client().post(url).bearer_auth(token).json(&body).send().await.unwrap();
     assert_eq!(answer.status(), 413);
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_down_refuses_connections_and_remembers() {
+    let sim = start().await;
+    send_well(&sim, NUMBER, "before").await;
+    let open = TcpStream::connect(sim.address()).await.unwrap();
+    sim.down().await;
+    assert!(send(&sim, NUMBER, "during").await.unwrap_err().is_connect());
+    let mut byte = [0];
+    let end = tokio::time::timeout(LIMIT, { open }.read(&mut byte)).await.unwrap();
+    assert!(matches!(end, Ok(0) | Err(_)), "an open connection is cut");
+    sim.up().await;
+    send_well(&sim, NUMBER, "after").await;
+    assert_eq!(sim.state().accepted, 2);
+
+    let address = sim.address();
+    sim.stop().await;
+    assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
 }
