@@ -207,7 +207,7 @@ impl Dispatch {
             }
             Event::Page { read, rows, cost } => self.page_came(&read, rows, cost, now),
             Event::Wave { gateway, wave, taken, outcome } => {
-                self.wave_came(gateway, wave, taken, outcome, now)
+                self.wave_came(gateway, wave, taken, outcome, now);
             }
             Event::Answer { gateway, id, verdict } => self.answer_came(gateway, id, verdict, now),
             Event::Recorded(done) => self.recorded(done),
