@@ -8,6 +8,7 @@
 pub mod deliver;
 pub mod dispatch;
 pub mod lead;
+pub mod memory;
 pub mod plan;
 pub mod receipts;
 pub mod record;

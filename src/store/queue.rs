@@ -175,7 +175,7 @@ fn due_row(lane: Lane, row: &tokio_postgres::Row) -> Result<DueRow, StoreError> 
 /// PostgreSQL's own count of microseconds since 2000; the extremes are its infinities. Never converted, only
 /// compared and given back, so that no time an application may write can overflow.
 #[derive(Debug, Clone, Copy)]
-struct Timestamp(i64);
+pub(super) struct Timestamp(pub(super) i64);
 
 impl<'a> FromSql<'a> for Timestamp {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
