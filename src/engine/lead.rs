@@ -212,7 +212,7 @@ impl Candidate {
 
 /// Whether this is another database than the one that messages were last sent from: a clone, a restored backup, or a
 /// replica promoted long after the last sign of life. Sending from it could send again what was sent already.
-fn why_hold(standing: &Standing) -> Option<String> {
+pub fn why_hold(standing: &Standing) -> Option<String> {
     let remembered = standing.remembered?;
     let present = standing.present;
     if remembered.system_identifier != present.system_identifier {

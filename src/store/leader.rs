@@ -267,11 +267,12 @@ impl Store {
         Ok(rows.len())
     }
 
-    /// A person says that this is the database to send from. Returns why it was held, if it was.
+    /// A person says that this is the database to send from. Returns why it was held, if it was for that reason; a hold
+    /// by an operator stays.
     pub async fn adopt(&self, cluster: Cluster) -> Result<Option<String>, StoreError> {
         let row = self.query_one(ADOPT, &[&cluster.system_identifier, &cluster.timeline]).await?;
-        let held: bool = column(ADOPT, &row, 0)?;
+        let changed: bool = column(ADOPT, &row, 0)?;
         let reason: Option<String> = column(ADOPT, &row, 1)?;
-        Ok(held.then(|| reason.unwrap_or_else(|| "no reason was noted".to_owned())))
+        Ok(changed.then(|| reason.unwrap_or_else(|| "no reason was noted".to_owned())))
     }
 }

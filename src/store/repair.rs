@@ -1,5 +1,7 @@
 //! What an administrator does to messages by hand: queue one, watch it, cancel, retry, resolve; hold and resume.
 
+use std::time::Duration;
+
 use crate::message::{Lane, MessageId};
 use crate::store::{Statement, Store, StoreError, column, statement};
 
@@ -86,13 +88,15 @@ impl Store {
         column(RETRY, &row, 0)
     }
 
-    /// The next ids, after `after`, in a state (`held` counts as one) and queued no longer ago than `since`.
+    /// The next ids after `after` (at most 1,000) in a state (`held` counts as one); with `since`, only those queued no
+    /// longer ago than that, by the database's clock.
     pub async fn ids_with_status(
         &self,
         status: &str,
         after: i64,
-        since: jiff::Timestamp,
+        since: Option<Duration>,
     ) -> Result<Vec<MessageId>, StoreError> {
+        let since = since.map(|age| age.as_secs_f64());
         let rows = self
             .query(
                 SELECT_BY_STATUS,

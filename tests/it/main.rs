@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by failing")]
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
+mod cli_check;
+mod cli_migrate;
 mod config;
 mod gateway_egress;
 mod gateway_login;

@@ -157,15 +157,10 @@ async fn template_exists(maintenance: &Client) -> bool {
     maintenance.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&TEMPLATE]).await.unwrap().is_some()
 }
 
-/// Runs `outboxd migrate` as a site would. The configuration says no more than migrating needs.
+/// Runs `outboxd migrate` as a site would, without a configuration file.
 pub(crate) fn migrate(database_url: &str) {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("migrate.toml");
-    std::fs::write(&file, format!("[database]\nurl = \"{database_url}\"\n")).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_outboxd"))
-        .arg("--config")
-        .arg(&file)
-        .arg("migrate")
+        .args(["migrate", "--database", database_url])
         .output()
         .expect("outboxd can be started");
     assert!(
