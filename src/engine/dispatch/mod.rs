@@ -184,6 +184,9 @@ impl Dispatch {
                 self.read_on(now);
                 self.send_waves(now);
             }
+        } else if self.stopping.is_none() {
+            // Held: the end of it is an order as well.
+            self.ask_orders(now);
         }
         self.check_grace(now);
     }
@@ -203,7 +206,9 @@ impl Dispatch {
                 self.plan.wake();
             }
             Event::Page { read, rows, cost } => self.page_came(&read, rows, cost, now),
-            Event::Wave { gateway, key, taken, outcome } => self.wave_came(gateway, key, taken, outcome, now),
+            Event::Wave { gateway, wave, taken, outcome } => {
+                self.wave_came(gateway, wave, taken, outcome, now);
+            }
             Event::Answer { gateway, id, verdict } => self.answer_came(gateway, id, verdict, now),
             Event::Recorded(done) => self.recorded(done),
             Event::Probed { gateway, result } => self.probed(gateway, result, now),
@@ -224,7 +229,7 @@ impl Dispatch {
         self.plan.wake();
         self.trouble = None;
         self.templates = TemplateState::Stale;
-        self.doubtful.clear();
+        self.drop_doubtful();
         if let Some(reason) = &leading.held {
             warn!(reason, "everything is held; nothing is sent");
         }
@@ -239,6 +244,7 @@ impl Dispatch {
 
     fn end_term(&mut self) {
         self.term = None;
+        self.drop_doubtful();
         self.plan.start_over();
         for index in 0..self.gateways.len() {
             self.hold_back(index);
@@ -305,7 +311,7 @@ impl Dispatch {
                 }
             }
         } else if self.term.is_some() && self.stopping.is_none() {
-            consider(self.clockwork.next_at());
+            consider(self.clockwork.orders_at());
         }
         next
     }

@@ -153,6 +153,13 @@ impl Dispatch {
         }
     }
 
+    /// Nobody will judge them in this term; they are read again in the next.
+    pub(super) fn drop_doubtful(&mut self) {
+        for due in std::mem::take(&mut self.doubtful) {
+            self.plan.recorded(due.row.id, None);
+        }
+    }
+
     /// A retry or a schedule counts from its own time, so old rows that somebody asked for are not stale.
     fn is_stale(&self, due: &DueRow) -> bool {
         let limit = match due.row.lane {

@@ -50,7 +50,12 @@ impl Clockwork {
     }
 
     pub(super) fn next_at(&self) -> Option<Moment> {
-        [self.due_at, self.orders_at, Some(self.sweep_at)].into_iter().flatten().min()
+        [self.due_at, self.orders_at(), Some(self.sweep_at)].into_iter().flatten().min()
+    }
+
+    /// When to ask next what a person wants, unless that is being asked already.
+    pub(super) fn orders_at(&self) -> Option<Moment> {
+        self.orders_at.filter(|_| !self.asking_orders)
     }
 
     pub(super) fn rows_came(&mut self) {
@@ -164,8 +169,8 @@ impl Dispatch {
                 warn!(reason, "everything is held; nothing is sent");
                 term.held = Some(reason);
                 self.clockwork.orders_at = Some(now + ORDERS_PAUSE);
+                self.drop_doubtful();
                 self.plan.start_over();
-                self.doubtful.clear();
                 for index in 0..self.gateways.len() {
                     self.hold_back(index);
                 }
