@@ -3,7 +3,10 @@
 //! What stands in its fenced blocks is taken as it is, so that a reader who copies it gets what this suite tested.
 
 use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +15,7 @@ use outboxd::config::{self, Surroundings};
 use outboxd::message::Status;
 use outboxd::text::code;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use crate::support::daemon::Daemon;
@@ -58,8 +62,9 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 
 /// First cell of each row of the table under this heading, without its backquotes.
 fn first_cells(text: &str, heading: &str) -> BTreeSet<String> {
-    let rows = section(text, heading);
-    let cells = rows.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let section = section(text, heading);
+    let rows = section.lines().skip_while(|line| !line.starts_with("|--"));
+    let cells = rows.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     cells.map(str::to_owned).collect()
 }
 
@@ -67,14 +72,31 @@ fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// The README's least configuration, and what a test must change of it: where things are.
-fn configuration(database_url: &str, gateway: &str, callback_port: u16) -> String {
+/// Secrets in files that others cannot read, as the README has them.
+fn secrets() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, secret) in [
+        ("gateway.password", "demo-password"),
+        ("client.secret", "demo-secret"),
+        ("callback.path", CALLBACK_PATH),
+    ] {
+        let file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(directory.path().join(name));
+        file.unwrap().write_all(secret.as_bytes()).unwrap();
+    }
+    directory
+}
+
+/// The README's configuration with receipts, for the places of a test.
+fn configuration(database_url: &str, gateway: &str, callback_port: u16, secrets: &Path) -> String {
+    let secrets = secrets.display();
     format!(
         "[database]\nurl = \"{database_url}\"\n\n[text]\ndefault_country = \"353\"\ndefault_sender = \"Demo\"\n\n\
-         [gateway.main]\ndialect = \"interactsms-v2\"\nusername = \"demo\"\npassword = \"demo-password\"\n\
+         [gateway.main]\ndialect = \"interactsms-v2\"\nusername = \"demo\"\n\
+         password_file = \"{secrets}/gateway.password\"\n\
          api_url = \"{gateway}\"\ntoken_url = \"{gateway}/token\"\n\n\
-         [callbacks]\nlisten = \"127.0.0.1:{callback_port}\"\npath = \"{CALLBACK_PATH}\"\n\
-         client_secret = \"demo-secret\"\n"
+         [callbacks]\nlisten = \"127.0.0.1:{callback_port}\"\npath_file = \"{secrets}/callback.path\"\n\
+         client_secret_file = \"{secrets}/client.secret\"\n"
     )
 }
 
@@ -109,7 +131,9 @@ async fn the_first_sms_from_sql_is_delivered_when_its_blocks_are_copied() {
     let port = free_port();
     let receipts_to = format!("http://127.0.0.1:{port}{CALLBACK_PATH}");
     let sim = SimProcess::start(&["--receipts-to", &receipts_to]).await;
-    let _daemon = Daemon::start(&configuration(&db.daemon_url().await, sim.address("gateway"), port)).await;
+    let secrets = secrets();
+    let config = configuration(&db.daemon_url().await, sim.address("gateway"), port, secrets.path());
+    let _daemon = Daemon::start(&config).await;
     let app = db.app_client("shop").await;
     let operator = operator(&db).await;
 
