@@ -16,6 +16,7 @@ mod gateway_tls;
 mod house;
 mod layers;
 mod oracles;
+mod readme;
 mod sim_callbacks;
 mod sim_control;
 mod sim_dialects;
