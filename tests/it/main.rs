@@ -6,12 +6,14 @@
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
 mod config;
+mod crash;
 mod gateway_egress;
 mod gateway_login;
 mod gateway_peer;
 mod gateway_send;
 mod gateway_tls;
 mod house;
+mod journey;
 mod layers;
 mod oracles;
 mod sim_callbacks;

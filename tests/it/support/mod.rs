@@ -6,6 +6,7 @@
 pub(crate) mod daemon;
 pub(crate) mod postgres;
 pub(crate) mod sim;
+pub(crate) mod site;
 pub(crate) mod source;
 
 use std::fmt::Debug;
