@@ -8,12 +8,14 @@
 mod cli_check;
 mod cli_migrate;
 mod config;
+mod crash;
 mod gateway_egress;
 mod gateway_login;
 mod gateway_peer;
 mod gateway_send;
 mod gateway_tls;
 mod house;
+mod journey;
 mod layers;
 mod oracles;
 mod readme;
