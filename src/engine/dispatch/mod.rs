@@ -321,15 +321,20 @@ impl Dispatch {
         if matches!(error, StoreError::Locked { .. }) {
             return;
         }
-        if !self.clockwork.database_trouble_said {
+        let fault = (error.statement(), error.to_string());
+        if self.clockwork.database_fault.as_ref() != Some(&fault) {
             warn!(%error, "the database does not answer as it should; trying again");
-            self.clockwork.database_trouble_said = true;
+            self.clockwork.database_fault = Some(fault);
         }
         self.trouble = Some(now + TROUBLE_PAUSE);
     }
 
-    fn database_works(&mut self) {
-        if std::mem::take(&mut self.clockwork.database_trouble_said) {
+    /// A statement of a kind that failed before went well. (Another kind says nothing: one may be refused for ever while
+    /// the others work.)
+    fn database_works(&mut self, statement: &str) {
+        let mended =
+            |fault: &mut (Option<&'static str>, String)| fault.0.is_none_or(|name| name == statement);
+        if self.clockwork.database_fault.take_if(mended).is_some() {
             info!("the database works again");
         }
     }

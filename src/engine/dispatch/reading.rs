@@ -12,7 +12,7 @@ use crate::engine::dispatch::{Dispatch, Judged, TemplateState};
 use crate::engine::plan::{PageEnd, Read, Ready};
 use crate::message::{Lane, Status};
 use crate::store::StoreError;
-use crate::store::queue::{Discover, DueRow};
+use crate::store::queue::{self, Discover, DueRow};
 use crate::text::code;
 
 /// The row was due for too long to be sent without asking.
@@ -57,7 +57,7 @@ impl Dispatch {
                 return;
             }
         };
-        self.database_works();
+        self.database_works(queue::DISCOVER.name);
         let mut page = PageEnd {
             last: rows.last().map(|due| due.row.position()),
             full: rows.len() >= read.limit,

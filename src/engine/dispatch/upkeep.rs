@@ -32,7 +32,8 @@ pub(super) struct Clockwork {
     sweep_at: Moment,
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
-    pub(super) database_trouble_said: bool,
+    /// What the log last said is wrong with the database.
+    pub(super) database_fault: Option<(Option<&'static str>, String)>,
 }
 
 impl Clockwork {
@@ -45,7 +46,7 @@ impl Clockwork {
             asking_orders: false,
             sweep_at: now + SWEEP_PAUSE,
             doubtful_covered: 0,
-            database_trouble_said: false,
+            database_fault: None,
         }
     }
 
