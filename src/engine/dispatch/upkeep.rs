@@ -83,11 +83,12 @@ impl Dispatch {
                     let store = self.store.clone();
                     self.ask(async move { said(store.register_asleep(believed).await) });
                 }
-                WakeAction::FallAsleep(believed) => {
+                WakeAction::FallAsleep(falling) => {
                     let store = self.store.clone();
-                    self.ask(
-                        async move { Some(Event::FellAsleep(wake::fall_asleep(&store, believed).await)) },
-                    );
+                    self.ask(async move {
+                        let outcome = wake::fall_asleep(&store, &falling).await;
+                        Some(Event::FellAsleep(falling, outcome))
+                    });
                 }
             }
         }
@@ -165,7 +166,7 @@ impl Dispatch {
                 term.held = Some(reason);
                 self.clockwork.orders_at = Some(now + ORDERS_PAUSE);
                 self.plan.start_over();
-                self.doubtful.clear();
+                self.forget_doubtful();
                 for index in 0..self.gateways.len() {
                     self.hold_back(index);
                 }
