@@ -89,11 +89,12 @@ impl Dispatch {
                     let store = self.store.clone();
                     self.ask(async move { said(store.register_asleep(believed).await) });
                 }
-                WakeAction::FallAsleep(believed) => {
+                WakeAction::FallAsleep(falling) => {
                     let store = self.store.clone();
-                    self.ask(
-                        async move { Some(Event::FellAsleep(wake::fall_asleep(&store, believed).await)) },
-                    );
+                    self.ask(async move {
+                        let outcome = wake::fall_asleep(&store, &falling).await;
+                        Some(Event::FellAsleep(falling, outcome))
+                    });
                 }
             }
         }
@@ -170,8 +171,8 @@ impl Dispatch {
                 warn!(reason, "everything is held; nothing is sent");
                 term.held = Some(reason);
                 self.clockwork.orders_at = Some(now + ORDERS_PAUSE);
-                self.drop_doubtful();
                 self.plan.start_over();
+                self.forget_doubtful();
                 for index in 0..self.gateways.len() {
                     self.hold_back(index);
                 }
