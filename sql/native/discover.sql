@@ -18,7 +18,8 @@ SELECT
     CASE WHEN pg_column_size(o.params) > 24576 THEN '"more than 24 KiB"' ELSE o.params::text END,
     left(o.sender, 200),
     left(o.gateway, 200),
-    extract(epoch FROM now() - o.send_after)::double precision
+    -- An infinite time cannot be subtracted (before PostgreSQL 17), and one such row would stop its lane.
+    CASE WHEN isfinite(o.send_after) THEN extract(epoch FROM now() - o.send_after)::double precision ELSE 'infinity' END
 FROM sms.outbox AS o
 WHERE o.queued
     AND o.lane = $1

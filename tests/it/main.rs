@@ -16,6 +16,7 @@ mod house;
 mod journey;
 mod layers;
 mod oracles;
+mod receipts;
 mod sim_callbacks;
 mod sim_control;
 mod sim_dialects;
