@@ -73,7 +73,10 @@ async fn a_good_set_up_is_ok_in_every_line() {
             "sender of main"
         ]
     );
-    assert!(all.as_array().unwrap().iter().all(|f| f["outcome"] == "ok" && f["advice"] == Value::Null), "{all:#}");
+    assert!(
+        all.as_array().unwrap().iter().all(|f| f["outcome"] == "ok" && f["advice"] == Value::Null),
+        "{all:#}"
+    );
     let text = cli.run(&["check"]).await.expect(0).stdout;
     assert!(text.ends_with("\nall is well\n"), "{text}");
     assert_eq!(text.lines().filter(|line| line.starts_with("ok ")).count(), names.len(), "{text}");
@@ -148,11 +151,11 @@ async fn a_disabled_trigger_is_a_warning_unless_it_is_relied_upon() {
 #[tokio::test]
 async fn a_missing_index_and_a_bad_template_are_named() {
     let db = TestDb::create("check_index").await;
-    let broken = "DROP INDEX sms.outbox_queued; INSERT INTO sms.template (name, body) VALUES ('hello', 'Dear {na')";
+    let broken =
+        "DROP INDEX sms.outbox_queued; INSERT INTO sms.template (name, body) VALUES ('hello', 'Dear {na')";
     db.client().await.batch_execute(broken).await.unwrap();
     let peer = Peer::answering(200, "").await;
-    let ended =
-        check(&db.daemon_url().await, "", &v1_gateway("main", &peer.url("/send"))).await.expect(78);
+    let ended = check(&db.daemon_url().await, "", &v1_gateway("main", &peer.url("/send"))).await.expect(78);
     assert_finding(&ended, "indexes", "failed", "outbox_queued");
     assert_finding(&ended, "templates", "warning", "hello: ");
 }

@@ -21,4 +21,5 @@ mod gateway_tls;
 mod house;
 mod layers;
 mod oracles;
+mod statements;
 mod support;
