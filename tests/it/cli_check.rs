@@ -231,6 +231,12 @@ async fn an_address_for_receipts_that_somebody_else_has_is_a_failure() {
     );
     let ended = check(&db.daemon_url().await, "", &rest).await.expect(78);
     assert_finding(&ended, "callbacks", "failed", "is in use by another program");
+    let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    let alive = "INSERT INTO outboxd.daemon (instance, host, pid, version, role, started_at)
+                 VALUES ('i', $1, 77, '0.1.0', 'leader', now())";
+    db.client().await.execute(alive, &[&host]).await.unwrap();
+    let ended = check(&db.daemon_url().await, "", &rest).await.expect(0);
+    assert_finding(&ended, "callbacks", "ok", "a daemon runs here");
     drop(taken);
     let ended = check(&db.daemon_url().await, "", &rest).await.expect(0);
     assert_finding(&ended, "callbacks", "ok", "is free");

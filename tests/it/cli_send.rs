@@ -44,16 +44,28 @@ async fn without_waiting_it_prints_the_id_and_the_row_is_queued() {
 async fn parameters_are_written_as_an_application_would() {
     let db = TestDb::create("send_template").await;
     let cli = Cli::with_database(&db.daemon_url().await);
-    let arguments =
-        ["send", "--to", "1", "--template", "t", "--param", "a=b=c", "--param", "d=\"", "--no-wait"];
+    let arguments = [
+        "send",
+        "--to",
+        "1",
+        "--template",
+        "t",
+        "--param",
+        "a=b=c",
+        "--param",
+        "d=\"",
+        "--language",
+        "de",
+        "--no-wait",
+    ];
     cli.run(&arguments).await.expect(0);
     let client = db.client().await;
     let row = client
-        .query_one("SELECT body, template, params->>'a', params->>'d' FROM sms.outbox", &[])
+        .query_one("SELECT body, template, language, params->>'a', params->>'d' FROM sms.outbox", &[])
         .await
         .unwrap();
-    let columns: Vec<Option<&str>> = (0..4).map(|at| row.get(at)).collect();
-    assert_eq!(columns, [None, Some("t"), Some("b=c"), Some("\"")]);
+    let columns: Vec<Option<&str>> = (0..5).map(|at| row.get(at)).collect();
+    assert_eq!(columns, [None, Some("t"), Some("de"), Some("b=c"), Some("\"")]);
 }
 
 #[tokio::test]
