@@ -185,7 +185,7 @@ async fn a_dead_gateway_is_unavailable_and_the_others_are_still_looked_at() {
         v1_gateway("dead", &dead_address())
     );
     let ended = check(&db.daemon_url().await, "", &gateways).await.expect(69);
-    assert_finding(&ended, "gateway dead", "failed", "firewall");
+    assert_finding(&ended, "gateway dead", "failed", "ask the network team");
     assert_finding(&ended, "gateway alive", "ok", "can be reached");
 }
 

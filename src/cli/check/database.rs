@@ -90,10 +90,8 @@ fn unexpected(name: &str, error: &StoreError) -> Finding {
 
 fn connection(config: &Config, server: &Server) -> Finding {
     let tls = server.tls.as_deref().unwrap_or("no TLS");
-    let detail = format!(
-        "{}: PostgreSQL {}, database {}, user {}, {tls}",
-        config.database.shown, server.version, server.database, server.user
-    );
+    let detail =
+        format!("{}: PostgreSQL {}, as {}, {tls}", config.database.shown, server.version, server.user);
     match connection_faults(server) {
         Some(advice) => Finding::wrong("database", detail, advice),
         None => Finding::ok("database", detail),
