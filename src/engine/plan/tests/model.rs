@@ -36,7 +36,7 @@ impl Row {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Op {
     /// Begins a transaction with this many rows, each so many milliseconds from now due.
     Insert {
