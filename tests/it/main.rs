@@ -19,6 +19,7 @@ mod journey;
 mod layers;
 mod oracles;
 mod readme;
+mod schedule;
 mod sim_callbacks;
 mod sim_control;
 mod sim_dialects;
