@@ -25,6 +25,7 @@ mod layers;
 mod oracles;
 mod readme;
 mod receipts;
+mod schedule;
 mod sim_callbacks;
 mod sim_control;
 mod sim_dialects;

@@ -252,6 +252,22 @@ fn quoted_after<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
 }
 
 #[test]
+fn every_file_that_the_architecture_names_is_there() {
+    let text = std::fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
+    let mut files: Vec<String> = Vec::new();
+    for (directory, extension) in [("src", "rs"), ("tests", "rs"), ("sql", "sql")] {
+        files.extend(files_below(directory, extension).iter().map(|file| format!("/{}", file.display())));
+    }
+    // What is quoted and looks like a source file.
+    let named =
+        text.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs") || word.ends_with(".sql"));
+    let gone: Vec<&str> =
+        named.clone().filter(|name| !files.iter().any(|file| file.ends_with(&format!("/{name}")))).collect();
+    assert!(named.count() > 20, "ARCHITECTURE.md names no files any more");
+    assert!(gone.is_empty(), "not there: {gone:?}");
+}
+
+#[test]
 fn every_status_is_explained() {
     let explained = first_cells(&readme(), "## What the statuses mean");
     for status in Status::ALL {

@@ -299,6 +299,7 @@ impl Dispatch {
         if self.may_send() {
             consider(Some(self.wakefulness.next_at()));
             consider(self.clockwork.next_at());
+            consider(self.clockwork.next_question());
             consider(self.trouble);
             if self.trouble.is_none() {
                 consider(self.plan.next_at(now));
