@@ -9,6 +9,7 @@ CROSS JOIN LATERAL (
     WHERE o.queued
         AND o.lane = l.lane
         AND o.send_after > now()
+        AND o.send_after < 'infinity'
     ORDER BY o.send_after, o.id
     LIMIT 1
 ) AS next

@@ -3,8 +3,26 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::errors::{Code, Failure};
+use anyhow::Context;
 
-pub fn run(_path: &Path) -> anyhow::Result<ExitCode> {
-    Err(Failure::new(Code::Bug, "`outboxd run` is not built yet").into())
+use crate::cli::errors::{Code, Failure};
+use crate::daemon::{self, SchemaError};
+use crate::{config, telemetry};
+
+pub(super) fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    let config = config::load(path)?;
+    telemetry::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?;
+    match runtime.block_on(daemon::run(path, config)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // Not a matter of waiting: systemd should not start it again and again.
+        Err(error) => match error.downcast::<SchemaError>() {
+            Ok(schema) => Err(Failure::new(Code::Config, schema.to_string()).into()),
+            Err(other) => Err(other),
+        },
+    }
 }

@@ -8,6 +8,7 @@
 pub mod deliver;
 pub mod dispatch;
 pub mod lead;
+pub mod memory;
 pub mod plan;
 pub mod receipts;
 pub mod record;
@@ -20,12 +21,19 @@ use crate::engine::lead::Leading;
 use crate::engine::plan::{GatewayIndex, Read, Ready};
 use crate::engine::record::Done;
 use crate::gateway::ProbeFailure;
-use crate::message::MessageId;
+use crate::message::{MessageId, Nonce};
 use crate::store::StoreError;
 use crate::store::control::Orders;
 use crate::store::listen::Heard;
 use crate::store::queue::{DueRow, WaveKey, WaveOutcome};
 use crate::verdict::Verdict;
+
+/// A wave and the nonce in its references.
+#[derive(Debug, Clone, Copy)]
+pub struct WaveName {
+    pub key: WaveKey,
+    pub nonce: Nonce,
+}
 
 /// What `dispatch` is told.
 #[derive(Debug)]
@@ -47,7 +55,7 @@ pub enum Event {
     /// A wave was committed, refused, or given up for good.
     Wave {
         gateway: GatewayIndex,
-        key: WaveKey,
+        wave: WaveName,
         taken: Vec<Ready>,
         outcome: Result<WaveOutcome, StoreError>,
     },

@@ -123,6 +123,7 @@ impl Wakefulness {
     pub fn fell_asleep(&mut self, succeeded: bool) {
         if self.mode == Mode::Falling {
             self.mode = if succeeded { Mode::Asleep } else { Mode::Awake };
+            debug!(succeeded, "fell asleep: from now on the doorbell is relied upon");
         }
     }
 

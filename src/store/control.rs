@@ -12,6 +12,7 @@ const GATEWAY_STATE: Statement = statement!("daemon/gateway_state");
 const ALARM_OPEN: Statement = statement!("daemon/alarm_open");
 const ALARM_CLEAR: Statement = statement!("daemon/alarm_clear");
 const REGISTER: Statement = statement!("daemon/register");
+const DOORBELL: Statement = statement!("daemon/doorbell");
 const SLEEP_BARRIER: Statement = statement!("daemon/sleep_barrier");
 const SLEEP_SETTLED: Statement = statement!("daemon/sleep_settled");
 
@@ -40,6 +41,15 @@ pub struct Orders {
     pub held_reason: Option<String>,
     /// Gateways that are to be tried again.
     pub resumed: Vec<String>,
+}
+
+/// What the database says about the doorbell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doorbell {
+    /// The triggers are there and enabled.
+    pub rings: bool,
+    /// A transaction that rang cannot be prepared, so ringing would break applications that prepare theirs.
+    pub prepared_transactions: bool,
 }
 
 /// Marks the moment after which a transaction cannot have seen the register say "awake".
@@ -104,6 +114,11 @@ impl Store {
     pub async fn clear_alarm(&self, code: &'static str, subject: &str) -> Result<(), StoreError> {
         self.query(ALARM_CLEAR, &[/* code */ &code, /* subject */ &subject]).await?;
         Ok(())
+    }
+
+    pub async fn doorbell(&self) -> Result<Doorbell, StoreError> {
+        let row = self.query_one(DOORBELL, &[]).await?;
+        Ok(Doorbell { rings: column(DOORBELL, &row, 0)?, prepared_transactions: column(DOORBELL, &row, 1)? })
     }
 
     /// The doorbell stays silent for so long: we are looking anyway.

@@ -184,6 +184,9 @@ impl Dispatch {
                 self.read_on(now);
                 self.send_waves(now);
             }
+        } else if self.stopping.is_none() {
+            // Held: the end of it is an order as well.
+            self.ask_orders(now);
         }
         self.check_grace(now);
     }
@@ -203,7 +206,9 @@ impl Dispatch {
                 self.plan.wake();
             }
             Event::Page { read, rows, cost } => self.page_came(&read, rows, cost, now),
-            Event::Wave { gateway, key, taken, outcome } => self.wave_came(gateway, key, taken, outcome, now),
+            Event::Wave { gateway, wave, taken, outcome } => {
+                self.wave_came(gateway, wave, taken, outcome, now);
+            }
             Event::Answer { gateway, id, verdict } => self.answer_came(gateway, id, verdict, now),
             Event::Recorded(done) => self.recorded(done),
             Event::Probed { gateway, result } => self.probed(gateway, result, now),
@@ -224,7 +229,7 @@ impl Dispatch {
         self.plan.wake();
         self.trouble = None;
         self.templates = TemplateState::Stale;
-        self.doubtful.clear();
+        self.drop_doubtful();
         if let Some(reason) = &leading.held {
             warn!(reason, "everything is held; nothing is sent");
         }
@@ -239,6 +244,7 @@ impl Dispatch {
 
     fn end_term(&mut self) {
         self.term = None;
+        self.drop_doubtful();
         self.plan.start_over();
         for index in 0..self.gateways.len() {
             self.hold_back(index);
@@ -305,7 +311,7 @@ impl Dispatch {
                 }
             }
         } else if self.term.is_some() && self.stopping.is_none() {
-            consider(self.clockwork.next_at());
+            consider(self.clockwork.orders_at());
         }
         next
     }
@@ -315,15 +321,20 @@ impl Dispatch {
         if matches!(error, StoreError::Locked { .. }) {
             return;
         }
-        if !self.clockwork.database_trouble_said {
+        let fault = (error.statement(), error.to_string());
+        if self.clockwork.database_fault.as_ref() != Some(&fault) {
             warn!(%error, "the database does not answer as it should; trying again");
-            self.clockwork.database_trouble_said = true;
+            self.clockwork.database_fault = Some(fault);
         }
         self.trouble = Some(now + TROUBLE_PAUSE);
     }
 
-    fn database_works(&mut self) {
-        if std::mem::take(&mut self.clockwork.database_trouble_said) {
+    /// A statement of a kind that failed before went well. (Another kind says nothing: one may be refused for ever while
+    /// the others work.)
+    fn database_works(&mut self, statement: &str) {
+        let mended =
+            |fault: &mut (Option<&'static str>, String)| fault.0.is_none_or(|name| name == statement);
+        if self.clockwork.database_fault.take_if(mended).is_some() {
             info!("the database works again");
         }
     }

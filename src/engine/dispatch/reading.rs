@@ -12,7 +12,7 @@ use crate::engine::dispatch::{Dispatch, Judged, TemplateState};
 use crate::engine::plan::{PageEnd, Read, Ready};
 use crate::message::{Lane, Status};
 use crate::store::StoreError;
-use crate::store::queue::{Discover, DueRow};
+use crate::store::queue::{self, Discover, DueRow};
 use crate::text::code;
 
 /// The row was due for too long to be sent without asking.
@@ -57,7 +57,7 @@ impl Dispatch {
                 return;
             }
         };
-        self.database_works();
+        self.database_works(queue::DISCOVER.name);
         let mut page = PageEnd {
             last: rows.last().map(|due| due.row.position()),
             full: rows.len() >= read.limit,
@@ -150,6 +150,13 @@ impl Dispatch {
         self.doubtful.push(due);
         if self.templates == TemplateState::Loaded {
             self.templates = TemplateState::Stale;
+        }
+    }
+
+    /// Nobody will judge them in this term; they are read again in the next.
+    pub(super) fn drop_doubtful(&mut self) {
+        for due in std::mem::take(&mut self.doubtful) {
+            self.plan.recorded(due.row.id, None);
         }
     }
 

@@ -32,7 +32,8 @@ pub(super) struct Clockwork {
     sweep_at: Moment,
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
-    pub(super) database_trouble_said: bool,
+    /// What the log last said is wrong with the database.
+    pub(super) database_fault: Option<(Option<&'static str>, String)>,
 }
 
 impl Clockwork {
@@ -45,12 +46,17 @@ impl Clockwork {
             asking_orders: false,
             sweep_at: now + SWEEP_PAUSE,
             doubtful_covered: 0,
-            database_trouble_said: false,
+            database_fault: None,
         }
     }
 
     pub(super) fn next_at(&self) -> Option<Moment> {
-        [self.due_at, self.orders_at, Some(self.sweep_at)].into_iter().flatten().min()
+        [self.due_at, self.orders_at(), Some(self.sweep_at)].into_iter().flatten().min()
+    }
+
+    /// When to ask next what a person wants, unless that is being asked already.
+    pub(super) fn orders_at(&self) -> Option<Moment> {
+        self.orders_at.filter(|_| !self.asking_orders)
     }
 
     pub(super) fn rows_came(&mut self) {
@@ -164,8 +170,8 @@ impl Dispatch {
                 warn!(reason, "everything is held; nothing is sent");
                 term.held = Some(reason);
                 self.clockwork.orders_at = Some(now + ORDERS_PAUSE);
+                self.drop_doubtful();
                 self.plan.start_over();
-                self.doubtful.clear();
                 for index in 0..self.gateways.len() {
                     self.hold_back(index);
                 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use crate::clock::Moment;
-use crate::engine::Event;
 use crate::engine::deliver::{self, Attempt};
 use crate::engine::dispatch::{Dispatch, Flight, answers};
 use crate::engine::plan::{GatewayIndex, Ready};
 use crate::engine::record::Job;
+use crate::engine::{Event, WaveName};
 use crate::message::{MessageId, NotifyRef};
-use crate::store::queue::{WaveEntry, WaveIntent, WaveKey, WaveOutcome};
+use crate::store::queue::{self, WaveEntry, WaveIntent, WaveKey, WaveOutcome};
 use crate::store::record::Fits;
 use crate::store::{Store, StoreError};
 
@@ -52,18 +52,19 @@ impl Dispatch {
             .map(|ready| WaveEntry { id: ready.id, attempt: ready.attempts + 1, version: ready.version })
             .collect();
         entries.sort_by_key(|entry| entry.id);
+        let wave = WaveName { key, nonce: term.nonce };
         let intent = WaveIntent { key, gateway: run.name.clone(), nonce: term.nonce, entries };
         let store = self.store.clone();
         self.ask(async move {
             let outcome = commit_surely(&store, &intent).await;
-            Some(Event::Wave { gateway: index, key, taken, outcome })
+            Some(Event::Wave { gateway: index, wave, taken, outcome })
         });
     }
 
     pub(super) fn wave_came(
         &mut self,
         index: GatewayIndex,
-        key: WaveKey,
+        wave: WaveName,
         taken: Vec<Ready>,
         outcome: Result<WaveOutcome, StoreError>,
         now: Moment,
@@ -71,7 +72,7 @@ impl Dispatch {
         self.gateways[index].committing = false;
         let confirmed: HashSet<MessageId> = match outcome {
             Ok(WaveOutcome::Confirmed(ids)) => {
-                self.database_works();
+                self.database_works(queue::WAVE.name);
                 ids.into_iter().collect()
             }
             Ok(WaveOutcome::Fenced) => {
@@ -85,13 +86,13 @@ impl Dispatch {
             }
         };
         if confirmed.is_empty() {
-            self.own_waves.finish(key);
+            self.own_waves.finish(wave.key);
         } else {
-            self.waves.insert(key, confirmed.len());
+            self.waves.insert(wave.key, confirmed.len());
         }
         for ready in taken {
             if confirmed.contains(&ready.id) {
-                self.take_off(index, key, ready);
+                self.take_off(index, wave, ready);
             } else {
                 debug!(message_id = ready.id.0, "not in the wave: it changed, or the wave came to nothing");
                 self.plan.not_in_wave(index, &ready);
@@ -100,26 +101,11 @@ impl Dispatch {
         self.launch(index);
     }
 
-    fn take_off(&mut self, index: GatewayIndex, wave: WaveKey, ready: Ready) {
+    fn take_off(&mut self, index: GatewayIndex, wave: WaveName, ready: Ready) {
         let attempt = ready.attempts + 1;
-        let Some(nonce) = self.nonce_of(wave) else {
-            // The term ended while the wave was committed: it was never begun.
-            let flight = Flight {
-                wave,
-                fits: Fits::Attempt(attempt),
-                position: ready.position,
-                gateway_ref: String::new(),
-                encoding: ready.draft.encoding,
-                segments: ready.draft.segments,
-                answered: false,
-            };
-            self.flights.insert(ready.id, flight);
-            self.record_flight(ready.id, &answers::Outcome::not_started());
-            return;
-        };
-        let gateway_ref = NotifyRef { id: ready.id, nonce, attempt }.encode();
+        let gateway_ref = NotifyRef { id: ready.id, nonce: wave.nonce, attempt }.encode();
         let flight = Flight {
-            wave,
+            wave: wave.key,
             fits: Fits::Attempt(attempt),
             position: ready.position,
             gateway_ref: gateway_ref.clone(),
@@ -128,12 +114,14 @@ impl Dispatch {
             answered: false,
         };
         self.flights.insert(ready.id, flight);
-        let outgoing = ready.draft.into_outgoing(ready.id, attempt, gateway_ref);
-        self.gateways[index].launch.push_back(outgoing);
-    }
-
-    fn nonce_of(&self, wave: WaveKey) -> Option<crate::message::Nonce> {
-        self.term.as_ref().filter(|term| term.epoch == wave.epoch).map(|term| term.nonce)
+        if self.term.as_ref().is_some_and(|term| term.epoch == wave.key.epoch) {
+            let outgoing = ready.draft.into_outgoing(ready.id, attempt, gateway_ref);
+            self.gateways[index].launch.push_back(outgoing);
+        } else {
+            // Our term ended while the wave was committed. Somebody else may have led since and called it unknown, so
+            // it must not leave any more, even if we lead again.
+            self.record_flight(ready.id, &answers::Outcome::not_started());
+        }
     }
 
     /// Begins as many requests as the gateway may have under way.

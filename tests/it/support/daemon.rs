@@ -3,7 +3,8 @@
 //! Signals go only to the process that was started here and has not been waited for, so that its number cannot belong
 //! to anybody else.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -38,6 +39,8 @@ impl Daemon {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("outboxd.toml");
         std::fs::write(&file, config).unwrap();
+        // It holds passwords, and a file that everybody may read is refused.
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         let log = directory.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_outboxd"))
             .arg("--config")

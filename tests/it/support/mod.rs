@@ -7,6 +7,7 @@ pub(crate) mod cli;
 pub(crate) mod daemon;
 pub(crate) mod postgres;
 pub(crate) mod sim;
+pub(crate) mod site;
 pub(crate) mod source;
 
 use std::fmt::Debug;

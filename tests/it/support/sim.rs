@@ -95,7 +95,8 @@ impl SimProcess {
         self.control("GET", &query, None).await
     }
 
-    async fn control(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+    /// One request to the control API; `path` is what follows `/control/`.
+    pub(crate) async fn control(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
         let control = self.address("control");
         let scheme = if control.contains("://") { "" } else { "http://" };
         let url =

@@ -1,0 +1,313 @@
+//! The process: puts the engine together, starts it, and takes it down in good order.
+//!
+//! Reading downwards is reading what happens at start: configuration, gateways, database, tasks, `ready`, signals.
+
+mod callbacks;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{error, info, warn};
+
+use crate::clock;
+use crate::config::{self, Config, Wake};
+use crate::engine::Event;
+use crate::engine::dispatch::{Dispatch, Parts};
+use crate::engine::lead::{Candidate, Lease, OwnWaves, random_bits};
+use crate::engine::memory::Memory;
+use crate::engine::receipts::{self, Receipts};
+use crate::engine::record::Recorder;
+use crate::engine::wake;
+use crate::gateway::Gateway;
+use crate::signal::{Signal, Signals};
+use crate::store::control::Identity;
+use crate::store::migrate::SchemaState;
+use crate::store::{Store, StoreError};
+
+/// Events on their way to `dispatch`. Senders wait when it is full.
+const EVENTS: usize = 4096;
+/// Pause between two tries to reach a database that is not there yet.
+const DATABASE_PAUSE: Duration = Duration::from_secs(1);
+/// After the grace period: how long the last results may take to be written.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+
+/// The schema is not what this version needs; no waiting mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    #[error("the database has no outboxd schema; run `outboxd migrate` as the role that is to own it")]
+    Missing,
+    #[error("the database schema is older than this outboxd (missing: {0}); run `outboxd migrate`")]
+    Behind(String),
+    #[error("the database schema is of a newer outboxd (migration {0}); install that version here")]
+    Newer(i32),
+    #[error("migration {0} in the database differs from this outboxd's; was it edited by hand?")]
+    Altered(i32),
+}
+
+/// Why the engine ended.
+enum End {
+    Stopped,
+    Reload(Box<Config>),
+}
+
+/// Runs the daemon until it is told to stop. SIGHUP reads the file again; a file that is wrong changes nothing.
+pub async fn run(path: &Path, mut config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::install().context("could not install signal handlers")?;
+    loop {
+        match serve(path, Arc::new(config), &mut signals).await? {
+            End::Stopped => return Ok(()),
+            End::Reload(changed) => {
+                info!("configuration read again");
+                config = *changed;
+            }
+        }
+    }
+}
+
+async fn serve(path: &Path, config: Arc<Config>, signals: &mut Signals) -> anyhow::Result<End> {
+    let gateways = build_gateways(&config)?;
+    let callbacks = match &config.callbacks {
+        Some(callbacks) => Some(
+            TcpListener::bind(callbacks.listen)
+                .await
+                .with_context(|| format!("could not listen for callbacks on {}", callbacks.listen))?,
+        ),
+        None => None,
+    };
+    let store = Store::open(&config.database).context("could not prepare connections to PostgreSQL")?;
+    let doorbell = tokio::select! {
+        doorbell = database_ready(&config, &store) => doorbell?,
+        signal = signals.next() => {
+            info!(?signal, "asked to stop before the database was there");
+            return Ok(End::Stopped);
+        }
+    };
+    let engine = Engine::start(Arc::clone(&config), store, gateways, doorbell, callbacks);
+    info!(version = env!("CARGO_PKG_VERSION"), gateways = config.gateways.len(), "ready");
+    engine.attend(path, signals).await
+}
+
+fn build_gateways(config: &Config) -> anyhow::Result<Vec<Arc<Gateway>>> {
+    config
+        .gateways
+        .values()
+        .map(|settings| {
+            Gateway::build(settings)
+                .map(Arc::new)
+                .with_context(|| format!("gateway {} cannot be used as configured", settings.name))
+        })
+        .collect()
+}
+
+/// Waits until the database is there, and says whether the doorbell is to be relied upon.
+async fn database_ready(config: &Config, store: &Store) -> anyhow::Result<bool> {
+    let mut said = false;
+    loop {
+        match look_at_database(config, store).await {
+            Ok(doorbell) => return Ok(doorbell?),
+            Err(error) => {
+                if !said {
+                    warn!(%error, database = config.database.shown, "waiting for the database");
+                    said = true;
+                }
+            }
+        }
+        tokio::time::sleep(DATABASE_PAUSE).await;
+    }
+}
+
+async fn look_at_database(config: &Config, store: &Store) -> Result<Result<bool, SchemaError>, StoreError> {
+    match store.schema_state().await? {
+        SchemaState::Current => {}
+        SchemaState::Missing => return Ok(Err(SchemaError::Missing)),
+        SchemaState::Behind(missing) => return Ok(Err(SchemaError::Behind(missing.join(", ")))),
+        SchemaState::Newer(version) => return Ok(Err(SchemaError::Newer(version))),
+        SchemaState::Altered(version) => return Ok(Err(SchemaError::Altered(version))),
+    }
+    let found = store.doorbell().await?;
+    let doorbell = match config.queue.wake {
+        Wake::Poll => false,
+        Wake::Notify => true,
+        Wake::Auto => found.rings && !found.prepared_transactions,
+    };
+    if !doorbell && config.queue.wake == Wake::Auto {
+        let why = if found.rings {
+            "prepared transactions are allowed here"
+        } else {
+            "its triggers are missing or disabled"
+        };
+        warn!(why, "not using the doorbell; looking at the table at intervals instead");
+    }
+    Ok(Ok(doorbell))
+}
+
+/// The running tasks.
+struct Engine {
+    config: Arc<Config>,
+    store: Store,
+    identity: Identity,
+    events: mpsc::Sender<Event>,
+    /// Leadership, listening, receipts: end only when they are told to.
+    tasks: JoinSet<&'static str>,
+    dispatch: JoinHandle<()>,
+    recorder: JoinHandle<()>,
+}
+
+impl Engine {
+    fn start(
+        config: Arc<Config>,
+        store: Store,
+        gateways: Vec<Arc<Gateway>>,
+        doorbell: bool,
+        callbacks: Option<TcpListener>,
+    ) -> Engine {
+        let (events, incoming) = mpsc::channel(EVENTS);
+        let (jobs, job_queue) = mpsc::unbounded_channel();
+        let identity = identity();
+        let lease = Arc::new(Lease::default());
+        let own_waves = Arc::new(OwnWaves::default());
+        let memory = Arc::new(Memory::default());
+        let mut tasks = JoinSet::new();
+
+        let recorder = Recorder::new(store.clone(), Arc::clone(&memory), events.clone());
+        let recorder = spawn(recorder.run(job_queue));
+        let dispatch = Dispatch::new(Parts {
+            config: Arc::clone(&config),
+            store: store.clone(),
+            gateways,
+            lease: Arc::clone(&lease),
+            own_waves: Arc::clone(&own_waves),
+            doorbell,
+            events: events.clone(),
+            recorder: jobs,
+        });
+        let dispatch = spawn(dispatch.run(incoming));
+
+        if doorbell {
+            let listening = wake::listen(
+                config.database.clone(),
+                identity.instance.clone(),
+                config.queue.poll_interval,
+                events.clone(),
+            );
+            tasks.spawn(async move {
+                listening.await;
+                "listen"
+            });
+        }
+        let candidate = Candidate {
+            database: config.database.clone(),
+            store: store.clone(),
+            lease_length: config.queue.lease,
+            lease,
+            own_waves,
+            memory,
+            identity: identity.clone(),
+            started: clock::now(),
+        };
+        let campaign = candidate.run(events.clone());
+        tasks.spawn(async move {
+            campaign.await;
+            "lead"
+        });
+        if let (Some(listener), Some(settings)) = (callbacks, config.callbacks.clone()) {
+            let (receipts, queue) = Receipts::channel();
+            let writing = receipts::run(store.clone(), queue);
+            tasks.spawn(async move {
+                writing.await;
+                "receipts"
+            });
+            tasks.spawn(async move {
+                callbacks::serve(listener, settings, receipts).await;
+                "callbacks"
+            });
+        }
+        Engine { config, store, identity, events, tasks, dispatch, recorder }
+    }
+
+    /// Waits for signals; ends when the engine has.
+    async fn attend(mut self, path: &Path, signals: &mut Signals) -> anyhow::Result<End> {
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Some(Signal::Reload) => match config::load(path) {
+                        Ok(changed) => {
+                            self.stop(signals, self.config.queue.shutdown_grace).await?;
+                            return Ok(End::Reload(Box::new(changed)));
+                        }
+                        Err(fault) => error!("the configuration is wrong and was not taken over:\n{fault}"),
+                    },
+                    Some(Signal::Terminate) => {
+                        self.stop(signals, self.config.queue.shutdown_grace).await?;
+                        return Ok(End::Stopped);
+                    }
+                    Some(Signal::TerminateNow) | None => {
+                        self.stop(signals, Duration::ZERO).await?;
+                        return Ok(End::Stopped);
+                    }
+                },
+                ended = self.tasks.join_next() => {
+                    anyhow::bail!("a task of the daemon ended by itself: {}; please report this", name_of(ended));
+                }
+                _ = &mut self.dispatch => anyhow::bail!("dispatch ended by itself; please report this"),
+                _ = &mut self.recorder => anyhow::bail!("the recorder ended by itself; please report this"),
+            }
+        }
+    }
+
+    /// Takes nothing more, waits for what is under way, writes the last results, lets go of the leadership.
+    async fn stop(&mut self, signals: &mut Signals, grace: Duration) -> anyhow::Result<()> {
+        // Fails only when dispatch has ended already.
+        let _ = self.events.send(Event::Stop { grace }).await;
+        let limit = tokio::time::sleep(grace + LAST_WRITES);
+        tokio::pin!(limit);
+        let mut dispatching = true;
+        loop {
+            tokio::select! {
+                _ = &mut self.dispatch, if dispatching => dispatching = false,
+                _ = &mut self.recorder, if !dispatching => break,
+                signal = signals.next() => if signal == Some(Signal::TerminateNow) {
+                    let _ = self.events.send(Event::Stop { grace: Duration::ZERO }).await;
+                },
+                () = &mut limit => {
+                    anyhow::bail!("stopped although the last results could not be written: the messages concerned will be called unknown");
+                }
+            }
+        }
+        if let Err(error) = self.store.farewell(&self.identity).await {
+            warn!(%error, "could not say farewell");
+        }
+        self.tasks.shutdown().await;
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// Dispatch and recorder outlive a `JoinSet`'s shutdown: they are waited for one after the other.
+fn spawn(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(work)
+}
+
+fn name_of(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> String {
+    match ended {
+        Some(Ok(name)) => name.to_owned(),
+        Some(Err(error)) => error.to_string(),
+        None => "all".to_owned(),
+    }
+}
+
+fn identity() -> Identity {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let pid = i32::try_from(std::process::id()).unwrap_or_default();
+    Identity {
+        instance: format!("{host}-{pid}-{:08x}", random_bits() >> 32),
+        host,
+        pid,
+        version: env!("CARGO_PKG_VERSION"),
+    }
+}

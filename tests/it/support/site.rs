@@ -1,0 +1,327 @@
+//! A whole site for one test: a database, a simulated gateway, and configurations for daemons between the two.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use super::daemon::Daemon;
+use super::eventually;
+use super::postgres::{TestDb, in_full};
+use super::sim::SimProcess;
+
+/// Above what anything here takes on a slow, busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// Where receipts are posted.
+const CALLBACK_PATH: &str = "/cb/it-0123456789abcdef";
+
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) db: TestDb,
+    pub(crate) sim: SimProcess,
+    /// The superuser: sees everything, whatever the privileges are.
+    pub(crate) sql: Client,
+    daemon_url: String,
+    callback_port: u16,
+}
+
+/// Lines of TOML that a test wants beside what every site has.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lines<'a> {
+    pub(crate) queue: &'a str,
+    /// Into the table of the gateway `main`.
+    pub(crate) gateway: &'a str,
+    /// Whole tables.
+    pub(crate) more: &'a str,
+    /// Listen for receipts.
+    pub(crate) receipts: bool,
+}
+
+impl Site {
+    /// A database, and a simulator that posts no receipts.
+    pub(crate) async fn new(hint: &str) -> Site {
+        Site::start(hint, false).await
+    }
+
+    /// The simulator posts receipts to whichever daemon listens for them.
+    pub(crate) async fn with_receipts(hint: &str) -> Site {
+        Site::start(hint, true).await
+    }
+
+    async fn start(hint: &str, receipts: bool) -> Site {
+        let db = TestDb::create(hint).await;
+        let callback_port = free_port();
+        let to = format!("http://127.0.0.1:{callback_port}{CALLBACK_PATH}");
+        let sim = if receipts {
+            SimProcess::start(&["--receipts-to", &to]).await
+        } else {
+            SimProcess::start(&[]).await
+        };
+        // A receipt that meets a daemon that is being restarted is to come again.
+        sim.settings(&json!({"callbacks": {"retries": 200, "retry_ms": 50}})).await;
+        let sql = db.client().await;
+        let daemon_url = db.daemon_url().await;
+        Site { db, sim, sql, daemon_url, callback_port }
+    }
+
+    /// The configuration of a daemon whose gateway `main` speaks InteractSMS v2.
+    pub(crate) fn config(&self, lines: Lines<'_>) -> String {
+        let gateway = self.sim.address("gateway");
+        let main = format!(
+            "dialect = \"interactsms-v2\"\napi_url = \"{gateway}\"\ntoken_url = \"{gateway}/token\"\n\
+             username = \"demo\"\npassword = \"demo-password\"\n{}",
+            lines.gateway
+        );
+        self.config_with(&main, lines)
+    }
+
+    /// The same with another table for the gateway `main`; `lines.gateway` is not looked at.
+    pub(crate) fn config_with(&self, main: &str, lines: Lines<'_>) -> String {
+        let mut text = format!(
+            "[database]\nurl = \"{}\"\n\n[queue]\n{}\n\n[text]\ndefault_country = \"353\"\n\
+             default_sender = \"Demo\"\n\n[gateway.main]\n{main}\n\n[routing]\ndefault = \"main\"\n\n\
+             [log]\nfilter = \"outboxd=debug\"\n\n{}\n",
+            self.daemon_url, lines.queue, lines.more
+        );
+        if lines.receipts {
+            let _ = write!(
+                text,
+                "\n[callbacks]\nlisten = \"127.0.0.1:{}\"\npath = \"{CALLBACK_PATH}\"\n\
+                 client_secret = \"demo-secret\"\naccount_password = \"demo-password\"\n",
+                self.callback_port
+            );
+        }
+        text
+    }
+
+    /// Starts a daemon and waits until it leads.
+    pub(crate) async fn daemon(&self, lines: Lines<'_>) -> Daemon {
+        let daemon = Daemon::start(&self.config(lines)).await;
+        daemon.wait_log(LIMIT, "leading").await;
+        daemon
+    }
+
+    /// Address that receipts are posted to.
+    pub(crate) fn callback_url(&self) -> String {
+        format!("http://127.0.0.1:{}{CALLBACK_PATH}", self.callback_port)
+    }
+
+    /// Runs SQL as the superuser.
+    pub(crate) async fn run(&self, sql: &str) {
+        if let Err(error) = self.sql.batch_execute(sql).await {
+            panic!("{sql}: {}", in_full(&error));
+        }
+    }
+
+    /// Inserts one row by `INSERT INTO sms.outbox <tail> RETURNING id`, as the superuser.
+    pub(crate) async fn insert(&self, tail: &str) -> i64 {
+        insert(&self.sql, tail).await
+    }
+
+    /// Queues `count` rows in one transaction, each to a number of its own; returns the first and the last id.
+    pub(crate) async fn queue(&self, count: i32) -> (i64, i64) {
+        self.queue_in("normal", count).await
+    }
+
+    pub(crate) async fn queue_in(&self, lane: &str, count: i32) -> (i64, i64) {
+        let sql = "WITH new AS (INSERT INTO sms.outbox (recipient, body, lane) \
+                   SELECT '+35387' || lpad(n::text, 7, '0'), 'message ' || n, $2 FROM generate_series(1, $1) AS n \
+                   RETURNING id) SELECT min(id), max(id) FROM new";
+        let row = self.sql.query_one(sql, &[&count, &lane]).await.unwrap();
+        (row.get(0), row.get(1))
+    }
+
+    pub(crate) async fn row(&self, id: i64) -> OutboxRow {
+        let sql = "SELECT status, error_code, error, attempts, held, gateway_ref, sent_via, encoding, segments::integer, \
+                   sent_at IS NOT NULL, final_at IS NOT NULL FROM sms.outbox WHERE id = $1";
+        let row = self.sql.query_one(sql, &[&id]).await.unwrap();
+        OutboxRow {
+            status: row.get(0),
+            error_code: row.get(1),
+            error: row.get(2),
+            attempts: row.get(3),
+            held: row.get(4),
+            gateway_ref: row.get(5),
+            sent_via: row.get(6),
+            encoding: row.get(7),
+            segments: row.get(8),
+            sent: row.get(9),
+            finished: row.get(10),
+        }
+    }
+
+    /// Waits until the row has this status.
+    pub(crate) async fn until(&self, id: i64, status: &str) -> OutboxRow {
+        eventually(LIMIT, &format!("row {id} is {status}"), async || {
+            let row = self.row(id).await;
+            if row.status == status { Ok(row) } else { Err(row) }
+        })
+        .await
+    }
+
+    /// How many rows there are in each status.
+    pub(crate) async fn counts(&self) -> Counts {
+        let sql = "SELECT status, count(*) FROM sms.outbox GROUP BY status";
+        let rows = self.sql.query(sql, &[]).await.unwrap();
+        Counts(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// Waits until the counts are as wanted.
+    pub(crate) async fn until_counts(&self, what: &str, wanted: impl Fn(&Counts) -> bool) -> Counts {
+        eventually(2 * LIMIT, what, async || {
+            let counts = self.counts().await;
+            if wanted(&counts) { Ok(counts) } else { Err(counts) }
+        })
+        .await
+    }
+
+    /// Waits until a query of one boolean says true.
+    pub(crate) async fn until_true(&self, what: &str, sql: &str) {
+        eventually(LIMIT, what, async || {
+            let row = self.sql.query_one(sql, &[]).await.unwrap();
+            if row.get::<_, bool>(0) { Ok(()) } else { Err(()) }
+        })
+        .await;
+    }
+
+    pub(crate) async fn number(&self, sql: &str) -> i64 {
+        self.sql.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    /// One counter of the simulator.
+    pub(crate) async fn sim_count(&self, counter: &str) -> u64 {
+        self.sim.state().await[counter].as_u64().expect("a counter of the simulator")
+    }
+
+    /// Returns once the simulator's counters have reached these, for example `requests=5&idle=1`.
+    pub(crate) async fn sim_reaches(&self, counters: &str) {
+        let path = format!("wait?{counters}&timeout_ms={}", LIMIT.as_millis());
+        self.sim.control("GET", &path, None).await;
+    }
+
+    pub(crate) async fn freeze(&self) {
+        self.sim.control("POST", "freeze", None).await;
+    }
+
+    pub(crate) async fn thaw(&self) {
+        self.sim.control("POST", "thaw", None).await;
+    }
+
+    /// Everything that the gateway accepted.
+    pub(crate) async fn ledger(&self) -> Vec<Value> {
+        let answer = self.sim.control("GET", "ledger?limit=1000000", None).await;
+        answer["messages"].as_array().expect("a ledger").clone()
+    }
+
+    /// The ledger's one entry for a row.
+    pub(crate) async fn in_ledger(&self, row: &OutboxRow) -> Value {
+        let reference = row.gateway_ref.as_deref().expect("a row that was sent");
+        let mut found = self.ledger().await;
+        found.retain(|message| message["notify_id"] == reference);
+        assert_eq!(found.len(), 1, "{reference} is in the ledger once: {found:?}");
+        found.remove(0)
+    }
+
+    /// The gateway has taken no row more than once, whatever the attempt.
+    pub(crate) async fn assert_nothing_twice(&self) {
+        let mut keys: BTreeMap<String, u32> = BTreeMap::new();
+        for message in self.ledger().await {
+            *keys.entry(message["key"].to_string()).or_default() += 1;
+        }
+        keys.retain(|_, count| *count > 1);
+        assert!(keys.is_empty(), "sent more than once: {keys:?}");
+        assert_eq!(self.sim_count("reached_twice").await, 0);
+    }
+
+    /// The open alarms: code and subject.
+    pub(crate) async fn alarms(&self) -> Vec<(String, String)> {
+        let sql = "SELECT code, subject FROM outboxd.alarm WHERE cleared_at IS NULL ORDER BY 1, 2";
+        self.sql.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+
+    /// Waits until `outboxd.gateway` shows `main` in this state; returns the reason.
+    pub(crate) async fn until_gateway(&self, state: &str) -> Option<String> {
+        eventually(LIMIT, &format!("gateway main is {state}"), async || {
+            let sql = "SELECT state, reason FROM outboxd.gateway WHERE name = 'main'";
+            let found = self.sql.query_opt(sql, &[]).await.unwrap();
+            match found.map(|row| (row.get::<_, String>(0), row.get::<_, Option<String>>(1))) {
+                Some((found, reason)) if found == state => Ok(reason),
+                other => Err(other),
+            }
+        })
+        .await
+    }
+
+    /// Waits until the daemon relies on the doorbell.
+    pub(crate) async fn until_asleep(&self, daemon: &Daemon) {
+        self.until_true("the register says asleep", "SELECT last_value < 0 FROM outboxd.register").await;
+        // Settling takes one look after everybody who may not have heard has ended.
+        daemon.wait_log(LIMIT, "fell asleep").await;
+    }
+}
+
+/// Inserts one row by `INSERT INTO sms.outbox <tail> RETURNING id`.
+pub(crate) async fn insert(client: &Client, tail: &str) -> i64 {
+    let sql = format!("INSERT INTO sms.outbox {tail} RETURNING id");
+    match client.query_one(&sql, &[]).await {
+        Ok(row) => row.get(0),
+        Err(error) => panic!("{sql}: {}", in_full(&error)),
+    }
+}
+
+/// What a test looks at in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutboxRow {
+    pub(crate) status: String,
+    pub(crate) error_code: Option<String>,
+    pub(crate) error: Option<String>,
+    pub(crate) attempts: i32,
+    pub(crate) held: bool,
+    pub(crate) gateway_ref: Option<String>,
+    pub(crate) sent_via: Option<String>,
+    pub(crate) encoding: Option<String>,
+    pub(crate) segments: Option<i32>,
+    pub(crate) sent: bool,
+    pub(crate) finished: bool,
+}
+
+impl OutboxRow {
+    /// `error_code`, or nothing.
+    pub(crate) fn code(&self) -> &str {
+        self.error_code.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn reason(&self) -> &str {
+        self.error.as_deref().unwrap_or_default()
+    }
+}
+
+/// Rows by status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Counts(BTreeMap<String, i64>);
+
+impl Counts {
+    pub(crate) fn of(&self, status: &str) -> i64 {
+        self.0.get(status).copied().unwrap_or(0)
+    }
+
+    /// Rows that are nowhere else than in these.
+    pub(crate) fn only(&self, statuses: &[&str]) -> bool {
+        self.0.keys().all(|status| statuses.contains(&status.as_str()))
+    }
+}
+
+/// A port below those that the kernel gives to outgoing connections, and below those of the test cluster.
+fn free_port() -> u16 {
+    let start = 10_000 + std::process::id() % 9_000;
+    for offset in 0..1_000 {
+        let port = u16::try_from(10_000 + (start + offset * 7) % 9_000).expect("below 19,000");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port between 10,000 and 19,000");
+}
