@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by failing")]
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
+mod bad_input;
 mod config;
 mod crash;
 mod gateway_egress;
@@ -12,10 +13,12 @@ mod gateway_login;
 mod gateway_peer;
 mod gateway_send;
 mod gateway_tls;
+mod gateway_trouble;
 mod house;
 mod journey;
 mod layers;
 mod oracles;
+mod privileges;
 mod receipts;
 mod sim_callbacks;
 mod sim_control;
@@ -23,4 +26,5 @@ mod sim_dialects;
 mod sim_faults;
 mod sim_ledger;
 mod sim_receiver;
+mod state_machine;
 mod support;
