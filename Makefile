@@ -49,5 +49,5 @@ test-matrix: needs ## every test with PostgreSQL 14 to 18 one after the other (n
 	tests/matrix $(RUN_TESTS)
 
 .PHONY: demo
-demo: needs ## watch messages travel from INSERT to delivered on private servers (KEEP=1 leaves them running)
-	KEEP='$(KEEP)' tests/demo
+demo: ## watch messages travel from INSERT to delivered on private servers (KEEP=1 leaves them running)
+	@KEEP='$(KEEP)' tests/demo

@@ -116,13 +116,12 @@ SELECT
     (SELECT count(*) FROM sms.outbox AS o WHERE o.queued AND o.send_after > now()) AS scheduled,
     (SELECT count(*) FROM sms.outbox AS o WHERE o.held) AS held,
     (SELECT count(*) FROM sms.outbox AS o WHERE o.unresolved) AS unknown,
-    -- An application may write -infinity, which cannot be subtracted before PostgreSQL 17.
-    greatest(extract(epoch FROM now() - greatest('1970-01-01T00:00:00Z'::timestamptz, least(
+    -- Each side by itself: an application may write '-infinity', which cannot be subtracted.
+    greatest(extract(epoch FROM now())::double precision - extract(epoch FROM least(
         (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'urgent' ORDER BY o.send_after LIMIT 1),
         (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'normal' ORDER BY o.send_after LIMIT 1),
-        (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'bulk' ORDER BY o.send_after LIMIT 1),
-        now()
-    ))), 0)::double precision AS oldest_due_seconds,
+        (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'bulk' ORDER BY o.send_after LIMIT 1)
+    ))::double precision, 0) AS oldest_due_seconds,
     l.held AS all_held,
     l.held_reason,
     l.epoch,

@@ -18,8 +18,7 @@ SELECT
     CASE WHEN pg_column_size(o.params) > 24576 THEN '"more than 24 KiB"' ELSE o.params::text END,
     left(o.sender, 200),
     left(o.gateway, 200),
-    -- An infinite time cannot be subtracted (before PostgreSQL 17), and one such row would stop its lane.
-    CASE WHEN isfinite(o.send_after) THEN extract(epoch FROM now() - o.send_after)::double precision ELSE 'infinity' END
+    extract(epoch FROM now())::double precision - extract(epoch FROM o.send_after)::double precision
 FROM sms.outbox AS o
 WHERE o.queued
     AND o.lane = $1

@@ -62,7 +62,7 @@ pub enum Command {
     /// Use it before a template goes live, to see what it will cost.
     Render(Render),
 
-    /// Queue messages again that failed, expired or were not delivered.
+    /// Queue messages again that failed, expired, were held or not delivered.
     ///
     /// Use it after the cause was removed. Messages that may have been sent (unknown) need --force.
     Retry(Retry),
@@ -158,6 +158,10 @@ pub struct Content {
     #[arg(long, group = "content", value_name = "NAME")]
     pub template: Option<String>,
 
+    /// Language of the template, such as en or en-IE.
+    #[arg(long, requires = "template", conflicts_with = "text")]
+    pub language: Option<String>,
+
     /// Parameter of the template; may stand several times.
     #[arg(long = "param", value_name = "NAME=VALUE", requires = "template", conflicts_with = "text", value_parser = name_and_value)]
     pub params: Vec<(String, String)>,
@@ -198,9 +202,17 @@ pub struct Render {
     #[command(flatten)]
     pub content: Content,
 
-    /// Number of a recipient, to see how it is read.
+    /// Number of a recipient, to see how it is read and which gateway it goes to.
     #[arg(long, value_name = "NUMBER")]
     pub to: Option<String>,
+
+    /// Sender ID, instead of the configured one.
+    #[arg(long)]
+    pub sender: Option<String>,
+
+    /// urgent, normal or bulk: routing may depend on it.
+    #[arg(long, default_value = "normal", value_parser = lane)]
+    pub lane: Lane,
 
     /// Print JSON.
     #[arg(long)]
@@ -214,9 +226,9 @@ pub struct Retry {
     #[arg(value_name = "ID", group = "which", value_parser = message_id)]
     pub ids: Vec<MessageId>,
 
-    /// All messages in this state: failed, undelivered, expired, or unknown with --force.
-    #[arg(long, group = "which", requires = "since", value_parser = retryable)]
-    pub status: Option<Status>,
+    /// All messages in this state; unknown only with --force.
+    #[arg(long, group = "which", requires = "since", value_name = "STATE")]
+    pub status: Option<Retryable>,
 
     /// With --status: only messages queued within this time, such as 2h.
     #[arg(long, value_name = "DURATION", requires = "status", value_parser = humantime::parse_duration)]
@@ -225,6 +237,30 @@ pub struct Retry {
     /// Also messages that may have been sent. Dangerous: people may get them twice.
     #[arg(long)]
     pub force: bool,
+}
+
+/// States from which a message can be queued again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Retryable {
+    Failed,
+    Undelivered,
+    Expired,
+    /// Kept back for a person, for example because it had waited too long.
+    Held,
+    /// May have been sent.
+    Unknown,
+}
+
+impl Retryable {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Retryable::Failed => "failed",
+            Retryable::Undelivered => "undelivered",
+            Retryable::Expired => "expired",
+            Retryable::Held => "held",
+            Retryable::Unknown => "unknown",
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -306,15 +342,6 @@ fn message_id(text: &str) -> Result<MessageId, String> {
 
 fn lane(text: &str) -> Result<Lane, String> {
     Lane::parse(text).ok_or_else(|| "one of urgent, normal, bulk".to_owned())
-}
-
-fn retryable(text: &str) -> Result<Status, String> {
-    match Status::parse(text) {
-        Some(status @ (Status::Failed | Status::Undelivered | Status::Expired | Status::Unknown)) => {
-            Ok(status)
-        }
-        Some(_) | None => Err("one of failed, undelivered, expired, unknown".to_owned()),
-    }
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {

@@ -3,12 +3,9 @@
 //! Must not print a secret: it shows that one is set, never which.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
-
-use anyhow::Context;
 
 use crate::cli::args::ConfigCommand;
 use crate::config::{self, Config, Dialect, Gateway, OnUnknown, Tls, Wake};
@@ -19,8 +16,7 @@ pub fn run(command: ConfigCommand, path: &Path) -> anyhow::Result<ExitCode> {
         ConfigCommand::Schema => format!("{}\n", config::schema()),
         ConfigCommand::Show => show(&config::load(path)?),
     };
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("could not print")?;
+    crate::cli::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -19,6 +19,7 @@ use crate::config::{self, Config, Wake};
 use crate::engine::Event;
 use crate::engine::dispatch::{Dispatch, Parts};
 use crate::engine::lead::{Candidate, Lease, OwnWaves, random_bits};
+use crate::engine::memory::Memory;
 use crate::engine::receipts::{self, Receipts};
 use crate::engine::record::Recorder;
 use crate::engine::wake;
@@ -170,9 +171,10 @@ impl Engine {
         let identity = identity();
         let lease = Arc::new(Lease::default());
         let own_waves = Arc::new(OwnWaves::default());
+        let memory = Arc::new(Memory::default());
         let mut tasks = JoinSet::new();
 
-        let recorder = Recorder::new(store.clone(), events.clone());
+        let recorder = Recorder::new(store.clone(), Arc::clone(&memory), events.clone());
         let recorder = spawn(recorder.run(job_queue));
         let dispatch = Dispatch::new(Parts {
             config: Arc::clone(&config),
@@ -204,6 +206,7 @@ impl Engine {
             lease_length: config.queue.lease,
             lease,
             own_waves,
+            memory,
             identity: identity.clone(),
             started: clock::now(),
         };

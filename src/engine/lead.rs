@@ -15,9 +15,10 @@ use tracing::{info, warn};
 use crate::clock::{self, Moment};
 use crate::config::Database;
 use crate::engine::Event;
+use crate::engine::memory::Memory;
 use crate::message::Nonce;
 use crate::store::control::{Identity, Role};
-use crate::store::leader::{LeaderSession, Standing};
+use crate::store::leader::{LeaderSession, LostResult, Standing};
 use crate::store::queue::WaveKey;
 use crate::store::{Store, StoreError};
 
@@ -80,6 +81,7 @@ pub struct Candidate {
     pub lease_length: Duration,
     pub lease: Arc<Lease>,
     pub own_waves: Arc<OwnWaves>,
+    pub memory: Arc<Memory>,
     pub identity: Identity,
     pub started: Moment,
 }
@@ -156,6 +158,9 @@ impl Candidate {
         let nonce = fresh_nonce();
         let term =
             self.store.take_over(nonce, &self.identity.instance, standing.present, hold.as_deref()).await?;
+        if standing.remembered.is_some_and(|remembered| remembered != standing.present) {
+            self.reapply().await?;
+        }
         let unknown = loop {
             match self.store.mark_unknown(term.epoch, &self.own_waves.list()).await {
                 Ok(count) => break count,
@@ -172,6 +177,30 @@ impl Candidate {
         Ok(Leading { epoch: term.epoch, nonce, held })
     }
 
+    /// The database is another one than before: what it lost of our results is written again.
+    async fn reapply(&self) -> Result<(), StoreError> {
+        let remembered = self.memory.recall();
+        let mut written = 0;
+        for piece in remembered.chunks(1000) {
+            let results: Vec<LostResult<'_>> = piece
+                .iter()
+                .map(|result| LostResult {
+                    id: result.id,
+                    send_after_us: result.send_after_us,
+                    attempt: result.attempt,
+                    status: result.status,
+                    gateway: &result.gateway,
+                    reference: result.reference,
+                })
+                .collect();
+            written += self.store.reapply(&results).await?;
+        }
+        if written > 0 {
+            warn!(messages = written, "the failover had lost their results; written again from memory");
+        }
+        Ok(())
+    }
+
     async fn show(&self, role: Role) {
         // A heartbeat that fails is no reason to stop: the lock session tells whether we lead.
         if let Err(error) = self.store.heartbeat(&self.identity, role, clock::now().since(self.started)).await
@@ -183,7 +212,7 @@ impl Candidate {
 
 /// Whether this is another database than the one that messages were last sent from: a clone, a restored backup, or a
 /// replica promoted long after the last sign of life. Sending from it could send again what was sent already.
-fn why_hold(standing: &Standing) -> Option<String> {
+pub fn why_hold(standing: &Standing) -> Option<String> {
     let remembered = standing.remembered?;
     let present = standing.present;
     if remembered.system_identifier != present.system_identifier {

@@ -3,6 +3,7 @@
 //! places stay taken, takes no new rows.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -10,7 +11,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Moment};
 use crate::engine::Event;
-use crate::message::{MessageId, Position, Status};
+use crate::engine::memory::{Memory, Remembered};
+use crate::message::{MessageId, NotifyRef, Position, Status};
 use crate::store::queue::WaveKey;
 use crate::store::record::{Fits, Misfit, Record, Recorded};
 use crate::store::{Store, StoreError};
@@ -53,6 +55,7 @@ pub struct Done {
 #[derive(Debug)]
 pub struct Recorder {
     store: Store,
+    memory: Arc<Memory>,
     events: mpsc::Sender<Event>,
     pending: Vec<Entry>,
     later: Vec<(Moment, Entry)>,
@@ -69,9 +72,10 @@ struct Trouble {
 }
 
 impl Recorder {
-    pub fn new(store: Store, events: mpsc::Sender<Event>) -> Recorder {
+    pub fn new(store: Store, memory: Arc<Memory>, events: mpsc::Sender<Event>) -> Recorder {
         Recorder {
             store,
+            memory,
             events,
             pending: Vec::new(),
             later: Vec::new(),
@@ -171,6 +175,7 @@ impl Recorder {
         self.finished_since = None;
         let sizes: Vec<(MessageId, bool)> =
             batch.iter().map(|r| (r.id, r.status == Status::Queued && !r.held)).collect();
+        let remembered = remember(&batch, &positions, clock::now());
         let outcome = match self.store.record(batch, &finished).await {
             Err((StoreError::Locked { .. }, batch)) => {
                 debug!("a row is locked by somebody; writing the others");
@@ -188,6 +193,8 @@ impl Recorder {
                 if self.trouble.take().is_some() {
                     info!("results are being written again");
                 }
+                // Also what did not fit or was locked: it was sent all the same.
+                self.memory.remember(remembered.into_iter(), clock::now());
                 self.account(recorded, &sizes, &positions).await;
             }
             Err((StoreError::Refused { reason, .. } | StoreError::Answer { reason, .. }, batch)) => {
@@ -283,6 +290,26 @@ impl Recorder {
         // Dispatch waits for these; when it is gone, the process is going down and the rows are written.
         let _ = self.events.send(Event::Recorded(done)).await;
     }
+}
+
+/// What a failover must not make us forget: what was sent, or may have been, or was refused by the gateway.
+fn remember(batch: &[Record], positions: &HashMap<MessageId, Position>, now: Moment) -> Vec<Remembered> {
+    batch
+        .iter()
+        .filter(|record| matches!(record.status, Status::Accepted | Status::Unknown | Status::Failed))
+        .filter_map(|record| {
+            let Fits::Attempt(attempt) = record.fits else { return None };
+            Some(Remembered {
+                at: now,
+                id: record.id,
+                send_after_us: positions.get(&record.id)?.send_after_us,
+                attempt,
+                status: record.status,
+                gateway: Arc::clone(record.gateway.as_ref()?),
+                reference: NotifyRef::parse(record.gateway_ref.as_deref()?)?,
+            })
+        })
+        .collect()
 }
 
 fn with_position(record: Record, positions: &HashMap<MessageId, Position>) -> Entry {

@@ -12,8 +12,8 @@ use tokio_postgres::Client;
 
 use crate::clock::{self, Moment};
 use crate::config::Database;
-use crate::message::{AttemptNo, MessageId, Nonce, NotifyRef};
-use crate::store::queue::WaveKey;
+use crate::message::{AttemptNo, MessageId, Nonce, NotifyRef, Status};
+use crate::store::queue::{Timestamp, WaveKey};
 use crate::store::{Statement, Store, StoreError, classify, column, connect, discard, plain, statement};
 
 const LOCK: Statement = statement!("daemon/lock_key");
@@ -22,6 +22,7 @@ const LEADER_TAKE: Statement = statement!("daemon/leader_take");
 const OPEN_WAVES: Statement = statement!("daemon/open_waves");
 const DELETE_OLD_WAVES: Statement = statement!("daemon/delete_old_waves");
 const MARK_UNKNOWN: Statement = statement!("native/mark_unknown");
+const REAPPLY: Statement = statement!("native/reapply");
 const ADOPT: Statement = statement!("daemon/adopt");
 
 /// Key of the advisory lock: `outboxd` in ASCII. One outbox a database, and advisory locks are per database.
@@ -114,6 +115,17 @@ pub struct Standing {
 pub struct Cluster {
     pub system_identifier: i64,
     pub timeline: i32,
+}
+
+/// A result that the daemon remembers and the database may have lost.
+#[derive(Debug)]
+pub struct LostResult<'a> {
+    pub id: MessageId,
+    pub send_after_us: i64,
+    pub attempt: AttemptNo,
+    pub status: Status,
+    pub gateway: &'a str,
+    pub reference: NotifyRef,
 }
 
 /// An epoch that has begun.
@@ -243,11 +255,24 @@ impl Store {
         }
     }
 
-    /// A person says that this is the database to send from. Returns why it was held, if it was.
+    /// Writes results again that a failover has lost; rows that still have theirs are left alone. Returns how many.
+    pub async fn reapply(&self, results: &[LostResult<'_>]) -> Result<usize, StoreError> {
+        let ids: Vec<i64> = results.iter().map(|r| r.id.0).collect();
+        let times: Vec<Timestamp> = results.iter().map(|r| Timestamp(r.send_after_us)).collect();
+        let attempts: Vec<AttemptNo> = results.iter().map(|r| r.attempt).collect();
+        let statuses: Vec<&str> = results.iter().map(|r| r.status.as_str()).collect();
+        let gateways: Vec<&str> = results.iter().map(|r| r.gateway).collect();
+        let refs: Vec<String> = results.iter().map(|r| r.reference.encode()).collect();
+        let rows = self.query(REAPPLY, &[&ids, &times, &attempts, &statuses, &gateways, &refs]).await?;
+        Ok(rows.len())
+    }
+
+    /// A person says that this is the database to send from. Returns why it was held, if it was for that reason; a hold
+    /// by an operator stays.
     pub async fn adopt(&self, cluster: Cluster) -> Result<Option<String>, StoreError> {
         let row = self.query_one(ADOPT, &[&cluster.system_identifier, &cluster.timeline]).await?;
-        let held: bool = column(ADOPT, &row, 0)?;
+        let changed: bool = column(ADOPT, &row, 0)?;
         let reason: Option<String> = column(ADOPT, &row, 1)?;
-        Ok(held.then(|| reason.unwrap_or_else(|| "no reason was noted".to_owned())))
+        Ok(changed.then(|| reason.unwrap_or_else(|| "no reason was noted".to_owned())))
     }
 }

@@ -36,14 +36,23 @@ impl Migration {
         Sha256::digest(self.sql.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The migration and its entry in the list of migrations, as psql takes it.
+    /// The migration and its entry in the list of migrations, for psql; skips itself where it is applied already, so
+    /// that one file serves a new database and every older one.
     pub fn script(&self) -> String {
+        let Migration { version, name, sql } = self;
         format!(
-            "BEGIN;\nSET LOCAL lock_timeout = '5s';\nSELECT pg_advisory_xact_lock({MIGRATION_LOCK});\n\n{}\n\
-             INSERT INTO outboxd.migration (version, name, sha256) VALUES ({}, '{}', '{}');\nCOMMIT;\n",
-            self.sql,
-            self.version,
-            self.name,
+            "\\echo {name}\n\
+             SELECT to_regclass('outboxd.migration') IS NOT NULL AS outboxd_listed \\gset\n\
+             \\set outboxd_applied false\n\
+             \\if :outboxd_listed\n\
+             SELECT EXISTS (SELECT FROM outboxd.migration WHERE version = {version}) AS outboxd_applied \\gset\n\
+             \\endif\n\
+             \\if :outboxd_applied\n\
+             \\echo '  is applied already'\n\
+             \\else\n\
+             BEGIN;\nSET LOCAL lock_timeout = '30s';\nSELECT pg_advisory_xact_lock({MIGRATION_LOCK}) AS outboxd_lock \\gset\n\n{sql}\n\
+             INSERT INTO outboxd.migration (version, name, sha256) VALUES ({version}, '{name}', '{}');\nCOMMIT;\n\
+             \\endif\n",
             self.sha256()
         )
     }

@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod control;
+pub mod inspect;
 pub mod leader;
 pub mod listen;
 pub mod migrate;
@@ -42,6 +43,19 @@ pub enum StoreError {
     /// The answer was not what the statement promises.
     #[error("unexpected answer to {statement}: {reason}")]
     Answer { statement: &'static str, reason: String },
+}
+
+impl StoreError {
+    /// The statement that failed; `None`: there was no connection to run it on.
+    pub const fn statement(&self) -> Option<&'static str> {
+        match self {
+            StoreError::Unavailable(_) => None,
+            StoreError::InDoubt { statement, .. }
+            | StoreError::Locked { statement }
+            | StoreError::Refused { statement, .. }
+            | StoreError::Answer { statement, .. } => Some(statement),
+        }
+    }
 }
 
 /// A statement and the name under which errors and the server's log speak of it.

@@ -1,5 +1,7 @@
 //! What an administrator does to messages by hand: queue one, watch it, cancel, retry, resolve; hold and resume.
 
+use std::time::Duration;
+
 use crate::message::{Lane, MessageId};
 use crate::store::{Statement, Store, StoreError, column, statement};
 
@@ -19,6 +21,7 @@ pub struct NewMessage {
     pub recipient: String,
     pub body: Option<String>,
     pub template: Option<String>,
+    pub language: Option<String>,
     /// JSON text.
     pub params: Option<String>,
     pub sender: Option<String>,
@@ -52,6 +55,7 @@ impl Store {
                     /* sender */ &message.sender,
                     /* gateway */ &message.gateway,
                     /* lane */ &message.lane.as_str(),
+                    /* language */ &message.language,
                 ],
             )
             .await?;
@@ -86,13 +90,15 @@ impl Store {
         column(RETRY, &row, 0)
     }
 
-    /// The next ids, after `after`, in a state (`held` counts as one) and queued no longer ago than `since`.
+    /// The next ids after `after` (at most 1,000) in a state (`held` counts as one); with `since`, only those queued no
+    /// longer ago than that, by the database's clock.
     pub async fn ids_with_status(
         &self,
         status: &str,
         after: i64,
-        since: jiff::Timestamp,
+        since: Option<Duration>,
     ) -> Result<Vec<MessageId>, StoreError> {
+        let since = since.map(|age| age.as_secs_f64());
         let rows = self
             .query(
                 SELECT_BY_STATUS,

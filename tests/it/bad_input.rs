@@ -68,15 +68,27 @@ async fn texts_that_cannot_be_sent_are_refused() {
             ("(recipient) VALUES ('0871234567')", "no_text", "neither"),
             ("(recipient, body) VALUES ('0871234567', '')", "empty_text", "empty"),
             ("(recipient, body) VALUES ('0871234567', E' \\n\\t ')", "empty_text", "white space"),
-            ("(recipient, body, template) VALUES ('0871234567', 'both', 'ready')", "body_and_template", "one of them"),
+            (
+                "(recipient, body, template) VALUES ('0871234567', 'both', 'ready')",
+                "body_and_template",
+                "one of them",
+            ),
             ("(recipient, body) VALUES ('0871234567', repeat('x', 1000000))", "too_long", ""),
             ("(recipient, body) VALUES ('0871234567', repeat('😀', 1000000))", "too_long", ""),
             ("(recipient, body) VALUES ('0871234567', repeat('x', 1000))", "too_long", "segments"),
             ("(recipient, body, sender) VALUES ('0871234567', 'hi', 'TwelveLetter')", "bad_sender", "11"),
             ("(recipient, body, sender) VALUES ('0871234567', 'hi', 'Ünïcode')", "bad_sender", ""),
             ("(recipient, body, sender) VALUES ('0871234567', 'hi', repeat('a', 1000000))", "bad_sender", ""),
-            ("(recipient, body, gateway) VALUES ('0871234567', 'hi', 'nowhere')", "unknown_gateway", "nowhere"),
-            ("(recipient, body, gateway) VALUES ('0871234567', 'hi', repeat('n', 1000000))", "unknown_gateway", "nnn"),
+            (
+                "(recipient, body, gateway) VALUES ('0871234567', 'hi', 'nowhere')",
+                "unknown_gateway",
+                "nowhere",
+            ),
+            (
+                "(recipient, body, gateway) VALUES ('0871234567', 'hi', repeat('n', 1000000))",
+                "unknown_gateway",
+                "nnn",
+            ),
         ],
     )
     .await;
@@ -155,8 +167,11 @@ async fn a_row_whose_time_is_over_expires_instead_of_being_sent() {
     let waiting = site
         .insert("(recipient, body, expires_at) VALUES ('0871234567', 'waits', now() + interval '1 s')")
         .await;
-    site.until_true("its time is over", &format!("SELECT expires_at < now() FROM sms.outbox WHERE id = {waiting}"))
-        .await;
+    site.until_true(
+        "its time is over",
+        &format!("SELECT expires_at < now() FROM sms.outbox WHERE id = {waiting}"),
+    )
+    .await;
     site.thaw().await;
     assert_eq!(site.until(waiting, "expired").await.code(), "expired");
     assert_eq!(site.sim_count("accepted").await, 3);
@@ -187,7 +202,13 @@ async fn bodies_and_numbers_never_reach_the_log_or_an_error() {
     let log = daemon.log();
     assert!(!log.contains("MARKER body") && !log.contains("35387111222"), "{log}");
     assert!(!log.contains("demo-password"), "{log}");
-    assert_eq!(site.number("SELECT count(*) FROM sms.outbox WHERE error LIKE '%35387111222%' OR error LIKE '%MARKER body%'").await, 0);
+    assert_eq!(
+        site.number(
+            "SELECT count(*) FROM sms.outbox WHERE error LIKE '%35387111222%' OR error LIKE '%MARKER body%'"
+        )
+        .await,
+        0
+    );
     daemon.wait_log(LIMIT, "message_id").await;
 }
 
@@ -195,7 +216,8 @@ async fn bodies_and_numbers_never_reach_the_log_or_an_error() {
 async fn ten_thousand_poison_rows_do_not_keep_a_good_one_waiting() {
     let site = Site::new("poison").await;
     let _daemon = site.daemon(Lines::default()).await;
-    site.run("INSERT INTO sms.outbox (recipient, body) SELECT 'x', 'poison' FROM generate_series(1, 10000)").await;
+    site.run("INSERT INTO sms.outbox (recipient, body) SELECT 'x', 'poison' FROM generate_series(1, 10000)")
+        .await;
     let (id, _) = site.queue(1).await;
     site.until(id, "accepted").await;
     let counts = site.until_counts("each says why", |counts| counts.of("queued") == 0).await;

@@ -171,7 +171,8 @@ async fn a_database_that_cuts_every_connection_costs_nothing() {
     let counts = site.until_counts("every row is sent", |counts| counts.only(&["accepted"])).await;
     assert_eq!(counts.of("accepted"), 800, "{}", daemon.log());
     site.assert_nothing_twice().await;
-    site.until_true("no wave is left", "SELECT NOT EXISTS (SELECT FROM outboxd.wave WHERE ids <> '{}')").await;
+    site.until_true("no wave is left", "SELECT NOT EXISTS (SELECT FROM outboxd.wave WHERE ids <> '{}')")
+        .await;
 }
 
 #[tokio::test]
@@ -234,7 +235,8 @@ async fn a_row_that_is_locked_or_deleted_in_flight_stops_nobody_else() {
     site.queue(100).await;
     site.until_counts("all but the locked one are sent", |counts| counts.of("accepted") == 102).await;
     assert_eq!(site.row(locked).await.status, "queued");
-    let note = "SELECT count(*) = 1 FROM outboxd.attempt WHERE message_id = ".to_owned() + &deleted.to_string();
+    let note =
+        "SELECT count(*) = 1 FROM outboxd.attempt WHERE message_id = ".to_owned() + &deleted.to_string();
     site.until_true("what was sent for the deleted row is noted", &note).await;
     lock.rollback().await.unwrap();
     assert_eq!(site.until(locked, "accepted").await.attempts, 1);
@@ -272,7 +274,11 @@ async fn a_hold_from_sql_stops_everything_until_the_resume() {
     site.run("SELECT sms.hold('wrong price list')").await;
     daemon.wait_log(Duration::from_secs(2), "everything is held").await;
     let (id, _) = site.queue(20).await;
-    site.until_true("the view says so", "SELECT all_held AND held_reason = 'wrong price list' FROM sms.health").await;
+    site.until_true(
+        "the view says so",
+        "SELECT all_held AND held_reason = 'wrong price list' FROM sms.health",
+    )
+    .await;
     // A daemon that starts meanwhile is bound by it as well.
     drop(daemon);
     let _daemon = site.daemon(EIGHT_AT_ONCE).await;

@@ -54,7 +54,8 @@ async fn an_answer_that_says_nothing_makes_its_message_unknown_and_no_other() {
     for (n, act) in acts.iter().enumerate() {
         site.sim.script(&json!({"do": act, "prefix": format!("3538700000{:02}", n + 1)})).await;
     }
-    let fine = [json!({"drip": {"ms": 1, "bytes": 7}}), json!({"close-after": {}}), json!({"late": {"ms": 300}})];
+    let fine =
+        [json!({"drip": {"ms": 1, "bytes": 7}}), json!({"close-after": {}}), json!({"late": {"ms": 300}})];
     for (n, act) in fine.iter().enumerate() {
         site.sim.script(&json!({"do": act, "prefix": format!("3538700000{:02}", acts.len() + n + 1)})).await;
     }
@@ -204,12 +205,10 @@ async fn an_outage_costs_no_more_than_what_was_under_way_and_five() {
     })
     .await;
     site.clear_script().await;
-    let counts =
-        site.until_counts("the rest is sent", |counts| counts.only(&["accepted", "unknown"])).await;
+    let counts = site.until_counts("the rest is sent", |counts| counts.only(&["accepted", "unknown"])).await;
     assert!((1..=13).contains(&counts.of("unknown")), "{counts:?}");
     site.assert_nothing_twice().await;
-    let lost: BTreeSet<String> =
-        &site.references("accepted").await - &site.sent_references().await;
+    let lost: BTreeSet<String> = &site.references("accepted").await - &site.sent_references().await;
     assert!(lost.is_empty(), "accepted and never sent: {lost:?}");
 }
 

@@ -51,7 +51,8 @@ async fn both_forms_of_the_first_api_deliver_too() {
             site.sim.address("gateway")
         );
         let _daemon = Daemon::start(&site.config_with(&main, RECEIPTS)).await;
-        let id = site.insert("(recipient, body) VALUES ('+353871234567', E'two\\nlines, café & 100% €')").await;
+        let id =
+            site.insert("(recipient, body) VALUES ('+353871234567', E'two\\nlines, café & 100% €')").await;
         let row = site.until(id, "delivered").await;
         assert_clean_delivery(&row);
         let message = site.in_ledger(&row).await;
@@ -90,7 +91,9 @@ async fn a_template_is_filled_in_as_its_latest_text_says() {
     site.run(sql).await;
     let first = site.number("SELECT max(id) FROM sms.outbox").await;
     let second = site
-        .insert("(recipient, template, language, params) VALUES ('0871234562', 'ready', 'ga-IE', '{\"n\": 3}')")
+        .insert(
+            "(recipient, template, language, params) VALUES ('0871234562', 'ready', 'ga-IE', '{\"n\": 3}')",
+        )
         .await;
     let text = async |id| site.in_ledger(&site.until(id, "accepted").await).await["text"].clone();
     assert_eq!(text(first).await, "Hi Áine, {3} ready");
@@ -126,13 +129,16 @@ async fn a_scheduled_row_is_sent_when_it_is_due_and_not_before() {
     let site = Site::new("scheduled").await;
     // The poll is far away: what wakes up for the row is a timer of its own.
     let daemon = site.daemon(Lines { queue: "poll_interval = \"60s\"", ..Lines::default() }).await;
-    let in_two =
-        site.insert("(recipient, body, send_after) VALUES ('0871234561', 'two', now() + interval '2 s')").await;
-    let in_one =
-        site.insert("(recipient, body, send_after) VALUES ('0871234562', 'one', now() + interval '1 s')").await;
+    let in_two = site
+        .insert("(recipient, body, send_after) VALUES ('0871234561', 'two', now() + interval '2 s')")
+        .await;
+    let in_one = site
+        .insert("(recipient, body, send_after) VALUES ('0871234562', 'one', now() + interval '1 s')")
+        .await;
     let never = site.insert("(recipient, body, send_after) VALUES ('0871234563', 'no', 'infinity')").await;
-    let moved =
-        site.insert("(recipient, body, send_after) VALUES ('0871234564', 'moved', now() + interval '1 h')").await;
+    let moved = site
+        .insert("(recipient, body, send_after) VALUES ('0871234564', 'moved', now() + interval '1 h')")
+        .await;
     site.until_asleep(&daemon).await;
     site.run(&format!("UPDATE sms.outbox SET send_after = now() WHERE id = {moved}")).await;
     for id in [moved, in_one, in_two] {
@@ -184,7 +190,10 @@ async fn the_nulls_of_an_object_mapper_mean_the_defaults() {
     .await;
     site.until(id, "accepted").await;
     let row = site.sql.query_one("SELECT app, lane FROM sms.outbox", &[]).await.unwrap();
-    assert_eq!((row.get::<_, String>(0), row.get::<_, String>(1)), (site.db.role("shop"), "normal".to_owned()));
+    assert_eq!(
+        (row.get::<_, String>(0), row.get::<_, String>(1)),
+        (site.db.role("shop"), "normal".to_owned())
+    );
     let empty = insert(
         &shop,
         "(recipient, body, template, language, sender, gateway) VALUES ('0871234567', 'empty texts', '', '', '', '')",
@@ -268,8 +277,10 @@ async fn a_transaction_that_was_open_while_the_daemon_fell_asleep_is_found() {
 async fn polling_needs_no_trigger() {
     for (wake, line) in [("poll", ""), ("auto", "not using the doorbell")] {
         let site = Site::new(&format!("wake_{wake}")).await;
-        site.run("DROP TRIGGER outbox_ring_insert ON sms.outbox; DROP TRIGGER outbox_ring_update ON sms.outbox")
-            .await;
+        site.run(
+            "DROP TRIGGER outbox_ring_insert ON sms.outbox; DROP TRIGGER outbox_ring_update ON sms.outbox",
+        )
+        .await;
         let queue = format!("wake = \"{wake}\"\npoll_interval = \"200ms\"");
         let daemon = site.daemon(Lines { queue: &queue, ..Lines::default() }).await;
         daemon.wait_log(LIMIT, line).await;
@@ -293,7 +304,9 @@ async fn a_row_that_is_due_since_for_ever_is_sent_when_nothing_is_stale() {
 async fn what_was_due_for_too_long_is_held_until_a_person_says_so() {
     let site = Site::new("stale").await;
     let tail = |lane: &str, age: &str| {
-        format!("(recipient, body, lane, send_after) VALUES ('0871234567', '{lane} {age}', '{lane}', now() - interval '{age}')")
+        format!(
+            "(recipient, body, lane, send_after) VALUES ('0871234567', '{lane} {age}', '{lane}', now() - interval '{age}')"
+        )
     };
     let fresh = site.insert(&tail("normal", "23 h")).await;
     let old = site.insert(&tail("normal", "25 h")).await;

@@ -6,6 +6,13 @@
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
 mod bad_input;
+mod cli_check;
+mod cli_hold;
+mod cli_migrate;
+mod cli_render;
+mod cli_repair;
+mod cli_send;
+mod cli_status;
 mod config;
 mod crash;
 mod gateway_egress;
@@ -19,7 +26,9 @@ mod journey;
 mod layers;
 mod oracles;
 mod privileges;
+mod readme;
 mod receipts;
+mod schedule;
 mod sim_callbacks;
 mod sim_control;
 mod sim_dialects;
@@ -27,4 +36,5 @@ mod sim_faults;
 mod sim_ledger;
 mod sim_receiver;
 mod state_machine;
+mod statements;
 mod support;

@@ -29,15 +29,16 @@ async fn text(client: &Client, sql: &str) -> Option<String> {
 async fn an_application_queues_schedules_edits_cancels_retries_and_watches_its_own() {
     let site = Site::new("app_rights").await;
     let shop = site.db.app_client("shop").await;
-    let later = insert(
-        &shop,
-        "(recipient, body, send_after) VALUES ('0871234567', 'later', now() + interval '1 h')",
-    )
-    .await;
+    let later =
+        insert(&shop, "(recipient, body, send_after) VALUES ('0871234567', 'later', now() + interval '1 h')")
+            .await;
     assert_eq!(changed(&shop, &format!("UPDATE sms.outbox SET body = 'edited', lane = NULL, expires_at = now() + interval '2 h' WHERE id = {later}")).await, 1);
     assert_eq!(text(&shop, &format!("SELECT sms.cancel({later})")).await.as_deref(), Some("cancelled"));
     assert_eq!(text(&shop, &format!("SELECT sms.cancel({later})")).await.as_deref(), Some("cancelled"));
-    assert_eq!(text(&shop, &format!("SELECT error FROM sms.outbox WHERE id = {later}")).await, Some(format!("cancelled by {}", site.db.role("shop"))));
+    assert_eq!(
+        text(&shop, &format!("SELECT error FROM sms.outbox WHERE id = {later}")).await,
+        Some(format!("cancelled by {}", site.db.role("shop")))
+    );
     let bad = insert(&shop, "(recipient, template) VALUES ('0871234567', 'none')").await;
     let _daemon = site.daemon(Lines::default()).await;
     site.until(bad, "failed").await;
@@ -56,12 +57,26 @@ async fn an_application_may_do_nothing_else() {
     let shop = site.db.app_client("shop").await;
     let id = insert(&shop, "(recipient, body) VALUES ('0871234567', 'mine')").await;
     for column in [
-        "status", "held", "attempts", "error_code", "error", "sent_via", "gateway_ref", "gateway_message_id",
-        "encoding", "segments", "created_at", "sent_at", "final_at", "app", "id",
+        "status",
+        "held",
+        "attempts",
+        "error_code",
+        "error",
+        "sent_via",
+        "gateway_ref",
+        "gateway_message_id",
+        "encoding",
+        "segments",
+        "created_at",
+        "sent_at",
+        "final_at",
+        "app",
+        "id",
     ] {
         assert_denied(&shop, &format!("UPDATE sms.outbox SET {column} = DEFAULT WHERE id = {id}")).await;
         if column != "id" {
-            let insert = format!("INSERT INTO sms.outbox (recipient, body, {column}) VALUES ('1', 'x', DEFAULT)");
+            let insert =
+                format!("INSERT INTO sms.outbox (recipient, body, {column}) VALUES ('1', 'x', DEFAULT)");
             assert_denied(&shop, &insert).await;
         }
     }
@@ -152,9 +167,11 @@ async fn an_operator_holds_resumes_and_touches_every_message() {
         changed(&operator, sql).await;
     }
     assert_eq!(text(&operator, &format!("SELECT sms.cancel({id})")).await.as_deref(), Some("cancelled"));
-    for sql in
-        ["UPDATE sms.outbox SET body = ''", "DELETE FROM sms.outbox", "UPDATE outboxd.leader SET held = false"]
-    {
+    for sql in [
+        "UPDATE sms.outbox SET body = ''",
+        "DELETE FROM sms.outbox",
+        "UPDATE outboxd.leader SET held = false",
+    ] {
         assert_denied(&operator, sql).await;
     }
     let error = operator.execute("SELECT sms.resume('nowhere')", &[]).await.unwrap_err();

@@ -80,8 +80,10 @@ async fn repeated_and_contradicting_receipts_leave_what_was_delivered() {
     site.until_counts("all are delivered", |counts| counts.only(&["delivered"])).await;
     site.sim_reaches("receipts_ok=150&idle=1").await;
     let row = site.row(first).await;
-    let receipt = |delivered: bool| json!({"notify_id": row.gateway_ref, "number": "353870000001",
-        "sender": "Demo", "delivered": delivered});
+    let receipt = |delivered: bool| {
+        json!({"notify_id": row.gateway_ref, "number": "353870000001",
+        "sender": "Demo", "delivered": delivered})
+    };
     post(&site, &receipt(false)).await;
     assert_eq!(site.row(first).await, row, "delivered never goes back");
     assert_eq!(site.counts().await.of("delivered"), last - first + 1);
@@ -95,8 +97,10 @@ async fn a_receipt_corrects_an_earlier_one_that_said_undelivered() {
     let _daemon = site.daemon(RECEIPTS).await;
     let (id, _) = site.queue(1).await;
     let reference = site.until(id, "accepted").await.gateway_ref;
-    let receipt = |delivered: bool| json!({"notify_id": reference, "number": "353870000001",
-        "sender": "Demo", "delivered": delivered});
+    let receipt = |delivered: bool| {
+        json!({"notify_id": reference, "number": "353870000001",
+        "sender": "Demo", "delivered": delivered})
+    };
     post(&site, &receipt(false)).await;
     assert_eq!(site.row(id).await.status, "undelivered");
     post(&site, &receipt(true)).await;
@@ -114,7 +118,10 @@ async fn a_receipt_may_be_faster_than_the_answer() {
     assert_eq!((early.attempts, early.sent), (1, false), "the answer is still to come");
     site.until_true("the answer fills in the rest", "SELECT sent_at IS NOT NULL FROM sms.outbox").await;
     let row = site.row(id).await;
-    assert_eq!((row.status.as_str(), row.sent_via.as_deref(), row.segments), ("delivered", Some("main"), Some(1)));
+    assert_eq!(
+        (row.status.as_str(), row.sent_via.as_deref(), row.segments),
+        ("delivered", Some("main"), Some(1))
+    );
     assert_eq!(site.number("SELECT count(*) FROM outboxd.attempt").await, 0);
     site.assert_nothing_twice().await;
 }
@@ -172,7 +179,8 @@ async fn the_listener_answers_nothing_but_its_secret_path() {
     let _daemon = site.daemon(RECEIPTS).await;
     let url = site.callback_url();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let post = async |url: &str, body: Vec<u8>| http.post(url).body(body).send().await.unwrap().status().as_u16();
+    let post =
+        async |url: &str, body: Vec<u8>| http.post(url).body(body).send().await.unwrap().status().as_u16();
     let root = url.split("/cb/").next().unwrap();
     assert_eq!(post(&format!("{root}/"), Vec::new()).await, 404);
     assert_eq!(post(&format!("{root}/cb/it-0123456789abcdeX"), Vec::new()).await, 404);

@@ -8,7 +8,6 @@ use crate::clock::Moment;
 use crate::engine::Event;
 use crate::engine::dispatch::Dispatch;
 use crate::engine::dispatch::gateways::Showing;
-use crate::engine::lead::random_bits;
 use crate::engine::plan::GatewayIndex;
 use crate::engine::record::Done;
 use crate::gateway::ProbeFailure;
@@ -97,7 +96,7 @@ impl Dispatch {
                 warn!(message_id = id.0, gateway = %run.name, reason, "the outcome is unknown");
             }
         }
-        let change = run.health.observe(&verdict, (id, &flight.gateway_ref), now, jitter());
+        let change = run.health.observe(&verdict, (id, &flight.gateway_ref), now, jitter(now));
         self.record_flight(id, &Outcome::of(verdict));
         self.apply(index, &change);
         self.launch(index);
@@ -206,7 +205,7 @@ impl Dispatch {
                 }
             }
             Err(failure) => {
-                let change = health.probe_failed(failure.cause, &failure.reason, now, jitter());
+                let change = health.probe_failed(failure.cause, &failure.reason, now, jitter(now));
                 self.apply(index, &change);
             }
         }
@@ -270,8 +269,9 @@ impl Dispatch {
     }
 }
 
-/// Spreads pauses; need not be good randomness.
-fn jitter() -> f64 {
-    let bits = u32::try_from(random_bits() >> 32).unwrap_or_default();
-    f64::from(bits) / f64::from(u32::MAX)
+/// A number in 0..1 that spreads pauses. Asked for with every answer, so it must not cost a system call: the clock's low
+/// bits, well mixed, differ enough between daemons.
+fn jitter(now: Moment) -> f64 {
+    let mixed = now.as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    f64::from(u32::try_from(mixed).unwrap_or_default()) / f64::from(u32::MAX)
 }

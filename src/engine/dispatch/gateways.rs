@@ -72,7 +72,9 @@ impl Turn {
         while self.newest.load(Ordering::Acquire) == self.number {
             match showing.write(store).await {
                 Ok(()) => return,
-                Err(error) => debug!(%error, gateway = %showing.name, "could not show the gateway's state yet"),
+                Err(error) => {
+                    debug!(%error, gateway = %showing.name, "could not show the gateway's state yet")
+                }
             }
             tokio::time::sleep(SHOW_AGAIN).await;
         }

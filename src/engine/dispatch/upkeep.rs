@@ -16,6 +16,8 @@ use crate::store::listen::Heard;
 /// While everything is held, or somebody asked for something.
 const ORDERS_PAUSE: Duration = Duration::from_secs(1);
 const SWEEP_PAUSE: Duration = Duration::from_secs(5);
+/// Between two questions for the next scheduled row while other rows are being sent or wait for their gateway's pace.
+const DUE_PAUSE: Duration = Duration::from_millis(100);
 /// Rows that expired while their gateway did not send are ended this long after the longest request could last.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 
@@ -27,12 +29,14 @@ pub(super) struct Clockwork {
     /// Rows may have come whose schedule we do not know.
     due_unknown: bool,
     asking_due: bool,
+    ask_due_at: Moment,
     orders_at: Option<Moment>,
     asking_orders: bool,
     sweep_at: Moment,
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
-    pub(super) database_trouble_said: bool,
+    /// What the log last said is wrong with the database.
+    pub(super) database_fault: Option<(Option<&'static str>, String)>,
 }
 
 impl Clockwork {
@@ -41,11 +45,12 @@ impl Clockwork {
             due_at: None,
             due_unknown: true,
             asking_due: false,
+            ask_due_at: now,
             orders_at: Some(now),
             asking_orders: false,
             sweep_at: now + SWEEP_PAUSE,
             doubtful_covered: 0,
-            database_trouble_said: false,
+            database_fault: None,
         }
     }
 
@@ -56,6 +61,11 @@ impl Clockwork {
     /// When to ask next what a person wants, unless that is being asked already.
     pub(super) fn orders_at(&self) -> Option<Moment> {
         self.orders_at.filter(|_| !self.asking_orders)
+    }
+
+    /// When to ask for the next scheduled row.
+    pub(super) fn next_question(&self) -> Option<Moment> {
+        (self.due_unknown && !self.asking_due).then_some(self.ask_due_at)
     }
 
     pub(super) fn rows_came(&mut self) {
@@ -88,11 +98,12 @@ impl Dispatch {
                     let store = self.store.clone();
                     self.ask(async move { said(store.register_asleep(believed).await) });
                 }
-                WakeAction::FallAsleep(believed) => {
+                WakeAction::FallAsleep(falling) => {
                     let store = self.store.clone();
-                    self.ask(
-                        async move { Some(Event::FellAsleep(wake::fall_asleep(&store, believed).await)) },
-                    );
+                    self.ask(async move {
+                        let outcome = wake::fall_asleep(&store, &falling).await;
+                        Some(Event::FellAsleep(falling, outcome))
+                    });
                 }
             }
         }
@@ -101,7 +112,10 @@ impl Dispatch {
             self.clockwork.due_unknown = true;
             self.plan.wake();
         }
-        if self.clockwork.due_unknown && !self.clockwork.asking_due && self.plan.is_idle() {
+        // Also while a slow gateway's rows keep us busy: they must not make a scheduled row of another one late.
+        let may_ask = self.clockwork.ask_due_at <= now || self.plan.is_idle();
+        if self.clockwork.due_unknown && !self.clockwork.asking_due && may_ask {
+            self.clockwork.ask_due_at = now + DUE_PAUSE;
             self.clockwork.due_unknown = false;
             self.clockwork.asking_due = true;
             let store = self.store.clone();
@@ -169,8 +183,8 @@ impl Dispatch {
                 warn!(reason, "everything is held; nothing is sent");
                 term.held = Some(reason);
                 self.clockwork.orders_at = Some(now + ORDERS_PAUSE);
-                self.drop_doubtful();
                 self.plan.start_over();
+                self.forget_doubtful();
                 for index in 0..self.gateways.len() {
                     self.hold_back(index);
                 }

@@ -5,6 +5,7 @@
 //! removal of the cluster.
 
 use std::fmt::Write as _;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio_postgres::{Client, Config, NoTls};
@@ -146,7 +147,7 @@ async fn make_template_once() {
         let run = async |sql: String| maintenance.batch_execute(&sql).await.unwrap();
         run(format!("DROP DATABASE IF EXISTS {UNFINISHED_TEMPLATE} WITH (FORCE)")).await;
         run(format!("CREATE DATABASE {UNFINISHED_TEMPLATE} TEMPLATE template0")).await;
-        migrate(&url(UNFINISHED_TEMPLATE, "postgres")).await;
+        migrate(&url(UNFINISHED_TEMPLATE, "postgres"));
         run(format!("ALTER DATABASE {UNFINISHED_TEMPLATE} RENAME TO {TEMPLATE}")).await;
     }
     maintenance.execute("SELECT pg_advisory_unlock($1)", &[&TEMPLATE_LOCK]).await.unwrap();
@@ -156,10 +157,19 @@ async fn template_exists(maintenance: &Client) -> bool {
     maintenance.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&TEMPLATE]).await.unwrap().is_some()
 }
 
-/// Applies the migrations that the library carries.
-async fn migrate(database_url: &str) {
-    let database = outboxd::config::connection(database_url).expect("a connection string");
-    outboxd::store::migrate::migrate(&database, |_| ()).await.expect("the migrations apply");
+/// Runs `outboxd migrate` as a site would, without a configuration file.
+pub(crate) fn migrate(database_url: &str) {
+    let output = Command::new(env!("CARGO_BIN_EXE_outboxd"))
+        .args(["migrate", "--database", database_url])
+        .output()
+        .expect("outboxd can be started");
+    assert!(
+        output.status.success(),
+        "outboxd migrate: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 mod tests {

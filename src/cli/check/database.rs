@@ -1,0 +1,361 @@
+//! The database's part of `outboxd check`: connection, server, rights, schema, triggers, indexes, hold, templates.
+
+use std::collections::BTreeMap;
+
+use crate::cli::LEADER_SILENCE;
+use crate::cli::check::{Finding, Outcome};
+use crate::compose::Templates;
+use crate::config::{Config, Queue, Wake};
+use crate::engine::lead::why_hold;
+use crate::store::inspect::{MissingGrant, Server};
+use crate::store::migrate::SchemaState;
+use crate::store::{Store, StoreError};
+
+/// Older servers cannot throw out a silent leader (`idle_session_timeout`).
+const OLDEST_MAJOR: i32 = 14;
+
+pub(super) struct Seen {
+    pub(super) findings: Vec<Finding>,
+    /// A daemon is alive on this very host.
+    pub(super) daemon_here: bool,
+}
+
+pub(super) async fn check(config: &Config) -> Seen {
+    let mut seen = Seen { findings: Vec::new(), daemon_here: false };
+    let connected = async {
+        let store = Store::open(&config.database)?;
+        let server = store.server().await?;
+        Ok::<_, StoreError>((store, server))
+    };
+    let (store, server) = match connected.await {
+        Ok(connected) => connected,
+        Err(error) => {
+            seen.findings.push(unreachable(config, &error));
+            return seen;
+        }
+    };
+    seen.findings.push(connection(config, &server));
+    let state = store.schema_state().await;
+    let usable = matches!(state, Ok(SchemaState::Current | SchemaState::Newer(_) | SchemaState::Altered(_)));
+    let missing = matches!(state, Ok(SchemaState::Missing));
+    seen.findings.push(schema(&server, state));
+    if missing {
+        return seen;
+    }
+    let grants = match store.missing_grants().await {
+        Ok(missing) => grants_of(&server, &missing),
+        Err(error) => unexpected("grants", &error),
+    };
+    let granted = grants.outcome != Outcome::Failed;
+    seen.findings.push(grants);
+    if !usable || !granted {
+        // What follows would only repeat it.
+        return seen;
+    }
+    seen.findings.extend(triggers(config, &server, &store).await);
+    seen.findings.push(indexes(&store).await);
+    seen.findings.push(held(&store).await);
+    seen.findings.push(templates(&store).await);
+    seen.daemon_here = daemon_here(&store).await;
+    seen
+}
+
+fn unreachable(config: &Config, error: &StoreError) -> Finding {
+    let reason = error.to_string();
+    let advice = if reason.contains("[28") {
+        "user, password or pg_hba.conf do not fit; compare [database] with what the server's administrator has set up"
+    } else if reason.contains("[3D000]") {
+        "create the database, or correct dbname in [database] url"
+    } else if reason.contains("certificate") || reason.contains("TLS") {
+        "sslmode and sslrootcert in [database] url must fit the server's certificate"
+    } else {
+        "is PostgreSQL running there, and do the firewalls on the way let this host connect to its port?"
+    };
+    Finding::unreachable("database", format!("{}: {reason}", config.database.shown), advice)
+}
+
+/// A statement that should not fail.
+fn unexpected(name: &str, error: &StoreError) -> Finding {
+    match error {
+        StoreError::Unavailable(_) | StoreError::InDoubt { .. } => Finding::unreachable(
+            name,
+            error.to_string(),
+            "the connection does not hold; look at the server's log",
+        ),
+        StoreError::Locked { .. } | StoreError::Refused { .. } | StoreError::Answer { .. } => {
+            Finding::wrong(name, error.to_string(), "look at the server's log, and at the lines above")
+        }
+    }
+}
+
+fn connection(config: &Config, server: &Server) -> Finding {
+    let tls = server.tls.as_deref().unwrap_or("no TLS");
+    let detail =
+        format!("{}: PostgreSQL {}, as {}, {tls}", config.database.shown, server.version, server.user);
+    match connection_faults(server) {
+        Some(advice) => Finding::wrong("database", detail, advice),
+        None => Finding::ok("database", detail),
+    }
+}
+
+/// What to do about a server that cannot be used.
+fn connection_faults(server: &Server) -> Option<String> {
+    if server.version_num / 10_000 < OLDEST_MAJOR {
+        return Some(format!("PostgreSQL {OLDEST_MAJOR} or newer is needed"));
+    }
+    server.in_recovery.then(|| {
+        "this is a replica: name the primary, or all hosts with target_session_attrs=read-write".to_owned()
+    })
+}
+
+fn schema(server: &Server, state: Result<SchemaState, StoreError>) -> Finding {
+    match state {
+        Ok(SchemaState::Current) => Finding::ok("schema", "up to date"),
+        Ok(SchemaState::Missing) => Finding::wrong(
+            "schema",
+            format!("outboxd's tables are not in database {}", server.database),
+            "run `outboxd migrate` as the role that is to own them",
+        ),
+        Ok(SchemaState::Behind(names)) => Finding::wrong(
+            "schema",
+            format!("older than this program, without {}", names.join(", ")),
+            "run `outboxd migrate` as the role that owns it",
+        ),
+        Ok(SchemaState::Newer(version)) => Finding::wrong(
+            "schema",
+            format!("newer than this program: it has migration {version}"),
+            "install the outboxd that migrated it, or a newer one",
+        ),
+        Ok(SchemaState::Altered(version)) => Finding::wrong(
+            "schema",
+            format!("migration {version} is not the one that this program knows"),
+            "it was made by another build; use that one, or restore the database from before it",
+        ),
+        Err(StoreError::Refused { .. }) => {
+            Finding::wrong("schema", format!("{} may not look at it", server.user), grant_daemon_role(server))
+        }
+        Err(error) => unexpected("schema", &error),
+    }
+}
+
+fn grant_daemon_role(server: &Server) -> String {
+    format!("as a superuser: GRANT outboxd_daemon TO \"{}\";", server.user.replace('"', "\"\""))
+}
+
+fn grants_of(server: &Server, missing: &[MissingGrant]) -> Finding {
+    let role = server.role;
+    if role.needs_daemon_role && !role.has_daemon_role {
+        let detail = format!("{} is not granted outboxd_daemon, and would see no messages", server.user);
+        return Finding::wrong("grants", detail, grant_daemon_role(server));
+    }
+    if !missing.is_empty() {
+        let mut by_object: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for grant in missing {
+            by_object.entry(&grant.object).or_default().push(&grant.privilege);
+        }
+        let (mut listed, mut commands) = (Vec::new(), Vec::new());
+        for (object, privileges) in by_object {
+            let privileges = privileges.join(", ");
+            listed.push(format!("{privileges} on {object}"));
+            let object = match (privileges.as_str(), object) {
+                ("EXECUTE", function) => format!("FUNCTION {}", function.trim_end_matches("()")),
+                (_, "outboxd.register") => format!("SEQUENCE {object}"),
+                _ => object.to_owned(),
+            };
+            commands.push(format!("GRANT {privileges} ON {object} TO outboxd_daemon;"));
+        }
+        let detail = format!("{} lacks {}", server.user, listed.join("; "));
+        return Finding::wrong("grants", detail, format!("as the owner: {}", commands.join(" ")));
+    }
+    if role.superuser || role.owns_outbox {
+        let what = if role.superuser { "is a superuser" } else { "owns the tables" };
+        return Finding::warning(
+            "grants",
+            format!("{} {what}, more than the daemon needs", server.user),
+            "use a login role that is granted outboxd_daemon and nothing else",
+        );
+    }
+    Finding::ok("grants", format!("{} has what the daemon needs", server.user))
+}
+
+async fn triggers(config: &Config, server: &Server, store: &Store) -> Vec<Finding> {
+    let triggers = match store.triggers().await {
+        Ok(triggers) => triggers,
+        Err(error) => return vec![unexpected("doorbell", &error)],
+    };
+    let silent = |rings: bool| -> Vec<&str> {
+        triggers.iter().filter(|t| t.rings == rings && !t.fires).map(|t| t.name.as_str()).collect()
+    };
+    let mut findings = vec![doorbell(&config.queue, server, &silent(true))];
+    let defaults = silent(false);
+    if !defaults.is_empty() {
+        findings.push(Finding::warning(
+            "defaults",
+            format!(
+                "trigger {} is disabled or missing: an INSERT with NULL in a column fails",
+                defaults.join(", ")
+            ),
+            enable(&defaults),
+        ));
+    }
+    findings
+}
+
+fn doorbell(queue: &Queue, server: &Server, silent: &[&str]) -> Finding {
+    let wake = queue.wake;
+    let poll = humantime::format_duration(queue.poll_interval);
+    if wake == Wake::Poll {
+        return Finding::ok("doorbell", format!("not used: the table is polled every {poll}, as configured"));
+    }
+    if !silent.is_empty() {
+        let detail = format!(
+            "trigger {} is disabled or missing: new messages wait for the poll, up to {poll}",
+            silent.join(", ")
+        );
+        return match wake {
+            Wake::Notify => Finding::wrong("doorbell", detail, enable(silent)),
+            Wake::Auto | Wake::Poll => Finding::warning("doorbell", detail, enable(silent)),
+        };
+    }
+    if server.max_prepared_transactions > 0 {
+        let detail = format!("max_prepared_transactions is {}", server.max_prepared_transactions);
+        return match wake {
+            Wake::Notify => Finding::warning(
+                "doorbell",
+                format!("{detail}: a transaction that wakes the daemon cannot be prepared"),
+                "set wake = \"poll\" in [queue] if an application uses PREPARE TRANSACTION",
+            ),
+            Wake::Auto | Wake::Poll => {
+                Finding::ok("doorbell", format!("{detail}, so the table is polled every {poll} instead"))
+            }
+        };
+    }
+    Finding::ok("doorbell", "triggers are enabled")
+}
+
+fn enable(triggers: &[&str]) -> String {
+    let commands: Vec<String> =
+        triggers.iter().map(|name| format!("ALTER TABLE sms.outbox ENABLE TRIGGER {name};")).collect();
+    format!("as the owner: {}", commands.join(" "))
+}
+
+async fn indexes(store: &Store) -> Finding {
+    match store.missing_indexes().await {
+        Ok(missing) if missing.is_empty() => Finding::ok("indexes", "complete"),
+        Ok(missing) => Finding::wrong(
+            "indexes",
+            format!("missing or invalid: {}", missing.join(", ")),
+            "create them again as `outboxd migrate --print` shows; without them every look reads the whole table",
+        ),
+        Err(error) => unexpected("indexes", &error),
+    }
+}
+
+async fn held(store: &Store) -> Finding {
+    let standing = match store.standing().await {
+        Ok(standing) => standing,
+        Err(error) => return unexpected("hold", &error),
+    };
+    if let Some(reason) = why_hold(&standing) {
+        return Finding::wrong("hold", reason, "never adopt a copy beside the database that still sends");
+    }
+    if !standing.held {
+        return Finding::ok("hold", "nothing is held");
+    }
+    let reason = standing.held_reason.unwrap_or_default();
+    if standing.held_code.as_deref() == Some("database_changed") {
+        Finding::wrong("hold", reason, "check the queue, then run `outboxd adopt`")
+    } else {
+        Finding::warning("hold", format!("nothing is sent: {reason}"), "`outboxd resume` goes on")
+    }
+}
+
+async fn templates(store: &Store) -> Finding {
+    let rows = match store.templates().await {
+        Ok(rows) => rows,
+        Err(error) => return unexpected("templates", &error),
+    };
+    let count = rows.len();
+    let templates = Templates::new(rows);
+    let errors: Vec<String> = templates
+        .errors()
+        .map(|(name, language, error)| {
+            let language = if language.is_empty() { String::new() } else { format!(" ({language})") };
+            format!("{name}{language}: {error}")
+        })
+        .collect();
+    if errors.is_empty() {
+        return Finding::ok("templates", format!("{count} in sms.template"));
+    }
+    Finding::warning(
+        "templates",
+        errors.join("; "),
+        "correct body in sms.template; until then the messages that name it fail",
+    )
+}
+
+async fn daemon_here(store: &Store) -> bool {
+    let Ok(status) = store.status().await else { return false };
+    let uname = rustix::system::uname();
+    let here = uname.nodename().to_string_lossy();
+    status
+        .daemons
+        .iter()
+        .any(|daemon| daemon.host == here && daemon.seen_seconds_ago < LEADER_SILENCE.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{connection_faults, doorbell};
+    use crate::cli::check::Outcome;
+    use crate::config::{Queue, Wake};
+    use crate::store::inspect::{RoleStanding, Server};
+
+    fn server(version_num: i32, in_recovery: bool, max_prepared_transactions: i32) -> Server {
+        Server {
+            version_num,
+            version: "test".to_owned(),
+            user: "daemon".to_owned(),
+            database: "outbox".to_owned(),
+            in_recovery,
+            tls: None,
+            max_prepared_transactions,
+            role: RoleStanding {
+                superuser: false,
+                owns_outbox: false,
+                needs_daemon_role: true,
+                has_daemon_role: true,
+            },
+        }
+    }
+
+    fn queue(wake: Wake) -> Queue {
+        Queue {
+            wake,
+            poll_interval: Duration::from_secs(5),
+            lease: Duration::from_secs(5),
+            lookahead: 10,
+            stale_after: None,
+            stale_after_urgent: None,
+            shutdown_grace: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn with_two_phase_commit_the_daemon_polls_unless_told_to_ring() {
+        let found = doorbell(&queue(Wake::Auto), &server(150_000, false, 10), &[]);
+        assert_eq!(found.outcome, Outcome::Ok);
+        assert!(found.detail.contains("polled every 5s"), "{found:?}");
+        let found = doorbell(&queue(Wake::Notify), &server(150_000, false, 10), &[]);
+        assert_eq!(found.outcome, Outcome::Warning);
+    }
+
+    #[test]
+    fn an_old_server_and_a_replica_are_refused() {
+        assert!(connection_faults(&server(140_000, false, 0)).is_none());
+        assert!(connection_faults(&server(130_014, false, 0)).is_some_and(|advice| advice.contains("14")));
+        assert!(connection_faults(&server(150_000, true, 0)).is_some_and(|a| a.contains("replica")));
+    }
+}

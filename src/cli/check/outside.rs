@@ -1,0 +1,137 @@
+//! What `outboxd check` looks at outside the database: each gateway, and the address for receipts.
+
+use std::io;
+use std::net::TcpListener;
+
+use futures_util::future::join_all;
+
+use crate::cli::check::Finding;
+use crate::cli::counted;
+use crate::config::{Callbacks, Config};
+use crate::gateway::{Gateway, ProbeFailure, SenderId};
+use crate::verdict::DeferCause;
+
+/// In the gateway's sender list: does not reach Irish numbers.
+const INTERNATIONAL: i64 = 1;
+const IRELAND: &str = "353";
+
+/// The gateways that can be used as configured, and what is wrong with the others.
+pub(super) fn build(config: &Config) -> (Vec<Gateway>, Vec<Finding>) {
+    let (mut gateways, mut unusable) = (Vec::new(), Vec::new());
+    for gateway in config.gateways.values() {
+        match Gateway::build(gateway) {
+            Ok(built) => gateways.push(built),
+            Err(error) => {
+                let name = format!("gateway {}", gateway.name);
+                let advice = format!("correct [gateway.{}]", gateway.name);
+                unusable.push(Finding::wrong(name, error.to_string(), advice));
+            }
+        }
+    }
+    (gateways, unusable)
+}
+
+/// All at once: one that does not answer takes its whole time limit.
+pub(super) async fn probe(config: &Config, gateways: &[Gateway]) -> Vec<Finding> {
+    let probes = gateways.iter().map(async |gateway| {
+        let name = format!("gateway {}", gateway.name());
+        match gateway.probe().await {
+            Ok(report) => match report.senders {
+                Some(senders) => vec![
+                    Finding::ok(name, "log-in works"),
+                    sender(gateway.name(), config.text.default_sender.as_deref(), config, &senders),
+                ],
+                None => vec![Finding::ok(name, "can be reached; credentials are tried by the first message")],
+            },
+            Err(failure) => vec![refused(name, gateway.name(), &failure)],
+        }
+    });
+    join_all(probes).await.into_iter().flatten().collect()
+}
+
+fn refused(name: String, gateway: &str, failure: &ProbeFailure) -> Finding {
+    let detail = failure.reason.clone();
+    match failure.cause {
+        DeferCause::Unreachable => Finding::unreachable(
+            name,
+            detail,
+            format!(
+                "ask the network team to let this host through; if only a proxy may, set proxy in [gateway.{gateway}]"
+            ),
+        ),
+        DeferCause::Throttled | DeferCause::Busy | DeferCause::NotStarted => {
+            Finding::unreachable(name, detail, "it should pass; ask the gateway's support if it does not")
+        }
+        DeferCause::Unauthorized => Finding::wrong(
+            name,
+            detail,
+            format!("correct username and password in [gateway.{gateway}], or have the account unlocked"),
+        ),
+        DeferCause::NoCredit => Finding::wrong(name, detail, "buy credits"),
+        DeferCause::Misconfigured => {
+            Finding::wrong(name, detail, format!("correct the addresses in [gateway.{gateway}]"))
+        }
+    }
+}
+
+fn sender(gateway: &str, default: Option<&str>, config: &Config, senders: &[SenderId]) -> Finding {
+    let name = format!("sender of {gateway}");
+    let Some(default) = default else {
+        let allowed = counted(senders.len(), "sender");
+        return Finding::ok(name, format!("no default_sender; the account has {allowed}"));
+    };
+    let Some(listed) = senders.iter().find(|sender| sender.name == default) else {
+        let names: Vec<&str> = senders.iter().map(|sender| sender.name.as_str()).take(10).collect();
+        let advice = if names.is_empty() {
+            "have it registered with the gateway".to_owned()
+        } else {
+            format!("have it registered, or use one of: {}", names.join(", "))
+        };
+        return Finding::warning(name, format!("\"{default}\" is not on the account's sender list"), advice);
+    };
+    if listed.kind == Some(INTERNATIONAL) && config.text.default_country.as_deref() == Some(IRELAND) {
+        return Finding::warning(
+            name,
+            format!("\"{default}\" is an international sender: it does not reach Irish numbers"),
+            "have it registered as a ComReg sender ID",
+        );
+    }
+    Finding::ok(name, format!("\"{default}\" is on the account's sender list"))
+}
+
+/// `daemon_here`: a daemon is alive on this host, so that a taken address is most likely its own.
+pub(super) fn callbacks(config: &Config, daemon_here: bool) -> Option<Finding> {
+    let Callbacks { listen, .. } = config.callbacks.as_ref()?;
+    let taken = match TcpListener::bind(listen) {
+        Ok(_free_again) => return Some(Finding::ok("callbacks", format!("{listen} is free"))),
+        Err(error) => error,
+    };
+    Some(match taken.kind() {
+        io::ErrorKind::AddrInUse if daemon_here => {
+            Finding::ok("callbacks", format!("{listen} is in use, and a daemon runs here"))
+        }
+        io::ErrorKind::AddrInUse => Finding::wrong(
+            "callbacks",
+            format!("{listen} is in use by another program"),
+            format!(
+                "`ss -ltnp` shows by which; use another port in [callbacks] listen (now {})",
+                listen.port()
+            ),
+        ),
+        io::ErrorKind::AddrNotAvailable => Finding::wrong(
+            "callbacks",
+            format!("{listen} is no address of this host"),
+            "use one that `ip address` shows",
+        ),
+        io::ErrorKind::PermissionDenied => Finding::wrong(
+            "callbacks",
+            format!("this user may not listen on {listen}"),
+            "use a port from 1024 on, or grant CAP_NET_BIND_SERVICE",
+        ),
+        _ => Finding::wrong(
+            "callbacks",
+            format!("cannot listen on {listen}: {taken}"),
+            "correct [callbacks] listen",
+        ),
+    })
+}

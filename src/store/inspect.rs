@@ -1,0 +1,100 @@
+//! What `outboxd check` looks at in the database: the server, the role's privileges, triggers and indexes.
+//!
+//! Judges nothing: what is good or bad about it, and what to do, is said by the command.
+
+use crate::store::{Statement, Store, StoreError, column, statement};
+
+const SERVER: Statement = statement!("daemon/check_server");
+const GRANTS: Statement = statement!("daemon/check_grants");
+const TRIGGERS: Statement = statement!("daemon/check_triggers");
+const INDEXES: Statement = statement!("daemon/check_indexes");
+
+/// Where we are connected, and as whom.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// For example 150014.
+    pub version_num: i32,
+    pub version: String,
+    pub user: String,
+    pub database: String,
+    /// A replica: nothing can be written.
+    pub in_recovery: bool,
+    /// For example `TLSv1.3`; `None`: not encrypted.
+    pub tls: Option<String>,
+    /// Above 0, applications may use two-phase commit, and a transaction that rang the doorbell cannot.
+    pub max_prepared_transactions: i32,
+    pub role: RoleStanding,
+}
+
+/// What the connected role is, apart from single privileges.
+#[derive(Debug, Clone, Copy)]
+pub struct RoleStanding {
+    pub superuser: bool,
+    pub owns_outbox: bool,
+    /// Sees no rows without [`RoleStanding::has_daemon_role`], whatever it was granted.
+    pub needs_daemon_role: bool,
+    pub has_daemon_role: bool,
+}
+
+/// A privilege that is needed and missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingGrant {
+    pub object: String,
+    pub privilege: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trigger {
+    pub name: String,
+    /// Part of the doorbell; the others fill in defaults.
+    pub rings: bool,
+    pub fires: bool,
+}
+
+impl Store {
+    pub async fn server(&self) -> Result<Server, StoreError> {
+        let row = self.query_one(SERVER, &[]).await?;
+        Ok(Server {
+            version_num: column(SERVER, &row, 0)?,
+            version: column(SERVER, &row, 1)?,
+            user: column(SERVER, &row, 2)?,
+            database: column(SERVER, &row, 3)?,
+            in_recovery: column(SERVER, &row, 4)?,
+            tls: column(SERVER, &row, 5)?,
+            max_prepared_transactions: column(SERVER, &row, 6)?,
+            role: RoleStanding {
+                superuser: column(SERVER, &row, 7)?,
+                owns_outbox: column(SERVER, &row, 8)?,
+                needs_daemon_role: column(SERVER, &row, 9)?,
+                has_daemon_role: column(SERVER, &row, 10)?,
+            },
+        })
+    }
+
+    pub async fn missing_grants(&self) -> Result<Vec<MissingGrant>, StoreError> {
+        let rows = self.query(GRANTS, &[]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(MissingGrant { object: column(GRANTS, row, 0)?, privilege: column(GRANTS, row, 1)? })
+            })
+            .collect()
+    }
+
+    pub async fn triggers(&self) -> Result<Vec<Trigger>, StoreError> {
+        let rows = self.query(TRIGGERS, &[]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Trigger {
+                    name: column(TRIGGERS, row, 0)?,
+                    rings: column(TRIGGERS, row, 1)?,
+                    fires: column(TRIGGERS, row, 2)?,
+                })
+            })
+            .collect()
+    }
+
+    pub async fn missing_indexes(&self) -> Result<Vec<String>, StoreError> {
+        let rows = self.query(INDEXES, &[]).await?;
+        rows.iter().map(|row| column(INDEXES, row, 0)).collect()
+    }
+}

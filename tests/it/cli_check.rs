@@ -1,0 +1,258 @@
+//! `outboxd check` on a set-up that is good, and on ones that are broken in one place each.
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use crate::gateway_peer::{Act, Peer, answer};
+use crate::support::cli::{Cli, Ended, config, v1_gateway, v2_gateway};
+use crate::support::postgres::TestDb;
+
+/// A gateway with a log-in and this sender list.
+async fn v2_peer(login: u16, senders: &'static str) -> Peer {
+    Peer::serve(move |request| {
+        Act::Answer(if request.is("POST /token ") {
+            answer(login, r#"{"access_token":"t","expires_in":120,"token_type":"Bearer"}"#)
+        } else {
+            assert!(request.is("GET /api/v2/senderlist "), "{request:?}");
+            answer(200, senders)
+        })
+    })
+    .await
+}
+
+/// Where nobody listens.
+fn dead_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+async fn check(database: &str, text: &str, rest: &str) -> Ended {
+    Cli::new(&config(database, text, rest)).run(&["check", "--json"]).await
+}
+
+/// The finding of this name.
+#[track_caller]
+fn finding(ended: &Ended, name: &str) -> (String, String) {
+    let all = ended.json();
+    let Some(found) = all.as_array().unwrap().iter().find(|finding| finding["name"] == name) else {
+        panic!("no finding `{name}`: {all:#}");
+    };
+    let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+    (text("outcome"), format!("{} -> {}", text("detail"), text("advice")))
+}
+
+#[track_caller]
+fn assert_finding(ended: &Ended, name: &str, outcome: &str, part: &str) {
+    let found = finding(ended, name);
+    assert_eq!(found.0, outcome, "{ended:#?}");
+    assert!(found.1.contains(part), "{part} is not in {}", found.1);
+}
+
+#[tokio::test]
+async fn a_good_set_up_is_ok_in_every_line() {
+    let db = TestDb::create("check_good").await;
+    let peer = v2_peer(200, r#"[{"name":"Clinic","type":0}]"#).await;
+    let gateway = v2_gateway("main", &peer.url(""));
+    let cli = Cli::new(&config(&db.daemon_url().await, "default_sender = \"Clinic\"", &gateway));
+    let ended = cli.run(&["check", "--json"]).await.expect(0);
+    let all = ended.json();
+    let names: Vec<&str> = all.as_array().unwrap().iter().filter_map(|f| f["name"].as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "configuration",
+            "database",
+            "schema",
+            "grants",
+            "doorbell",
+            "indexes",
+            "hold",
+            "templates",
+            "gateway main",
+            "sender of main"
+        ]
+    );
+    assert!(
+        all.as_array().unwrap().iter().all(|f| f["outcome"] == "ok" && f["advice"] == Value::Null),
+        "{all:#}"
+    );
+    let text = cli.run(&["check"]).await.expect(0).stdout;
+    assert!(text.ends_with("\nall is well\n"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("ok ")).count(), names.len(), "{text}");
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_is_to_be_migrated() {
+    let db = TestDb::create_empty("check_missing").await;
+    let peer = Peer::answering(200, "").await;
+    let ended = check(&db.url(), "", &v1_gateway("main", &peer.url("/send"))).await.expect(78);
+    assert_finding(&ended, "database", "ok", "PostgreSQL");
+    assert_finding(&ended, "schema", "failed", "outboxd migrate");
+    assert_finding(&ended, "gateway main", "ok", "can be reached");
+}
+
+#[tokio::test]
+async fn a_role_without_the_daemons_role_is_told_the_grant() {
+    let db = TestDb::create("check_role").await;
+    let url = db.daemon_url().await;
+    let role = db.role("daemon");
+    db.client().await.batch_execute(&format!("REVOKE outboxd_daemon FROM {role}")).await.unwrap();
+    let ended = check(&url, "", &v1_gateway("main", &dead_address())).await.expect(78);
+    assert_finding(&ended, "grants", "failed", &format!("GRANT outboxd_daemon TO \"{role}\";"));
+}
+
+#[tokio::test]
+async fn a_missing_privilege_is_named_with_the_statement_that_gives_it() {
+    let db = TestDb::create("check_grant").await;
+    let revoke = "REVOKE UPDATE ON sms.outbox FROM outboxd_daemon; \
+                  REVOKE UPDATE ON SEQUENCE outboxd.register FROM outboxd_daemon; \
+                  REVOKE EXECUTE ON FUNCTION sms.hold(text) FROM outboxd_daemon";
+    let client = db.client().await;
+    client.batch_execute(revoke).await.unwrap();
+    let url = db.daemon_url().await;
+    let peer = Peer::answering(200, "").await;
+    let gateway = v1_gateway("main", &peer.url("/send"));
+    let ended = check(&url, "", &gateway).await.expect(78);
+    assert_finding(&ended, "grants", "failed", "UPDATE on sms.outbox");
+    let advice = finding(&ended, "grants").1;
+    let (_, statements) = advice.split_once("as the owner: ").unwrap();
+    client.batch_execute(statements).await.unwrap();
+    let ended = check(&url, "", &gateway).await.expect(0);
+    assert_finding(&ended, "grants", "ok", "");
+}
+
+#[tokio::test]
+async fn too_many_rights_are_a_warning() {
+    let db = TestDb::create("check_superuser").await;
+    let peer = Peer::answering(200, "").await;
+    let ended = check(&db.url(), "", &v1_gateway("main", &peer.url("/send"))).await.expect(0);
+    assert_finding(&ended, "grants", "warning", "is a superuser");
+}
+
+#[tokio::test]
+async fn a_disabled_trigger_is_a_warning_unless_it_is_relied_upon() {
+    let db = TestDb::create("check_trigger").await;
+    let disable = "ALTER TABLE sms.outbox DISABLE TRIGGER outbox_ring_insert; \
+                   ALTER TABLE sms.outbox DISABLE TRIGGER outbox_defaults_insert";
+    db.client().await.batch_execute(disable).await.unwrap();
+    let url = db.daemon_url().await;
+    let peer = Peer::answering(200, "").await;
+    let gateway = v1_gateway("main", &peer.url("/send"));
+    let ended = check(&url, "", &gateway).await.expect(0);
+    assert_finding(&ended, "doorbell", "warning", "ENABLE TRIGGER outbox_ring_insert;");
+    assert_finding(&ended, "defaults", "warning", "ENABLE TRIGGER outbox_defaults_insert;");
+    let ended = check(&url, "", &format!("[queue]\nwake = \"notify\"\n{gateway}")).await.expect(78);
+    assert_finding(&ended, "doorbell", "failed", "outbox_ring_insert");
+    let ended = check(&url, "", &format!("[queue]\nwake = \"poll\"\n{gateway}")).await.expect(0);
+    assert_finding(&ended, "doorbell", "ok", "polled every 5s");
+}
+
+#[tokio::test]
+async fn a_missing_index_and_a_bad_template_are_named() {
+    let db = TestDb::create("check_index").await;
+    let broken =
+        "DROP INDEX sms.outbox_queued; INSERT INTO sms.template (name, body) VALUES ('hello', 'Dear {na')";
+    db.client().await.batch_execute(broken).await.unwrap();
+    let peer = Peer::answering(200, "").await;
+    let ended = check(&db.daemon_url().await, "", &v1_gateway("main", &peer.url("/send"))).await.expect(78);
+    assert_finding(&ended, "indexes", "failed", "outbox_queued");
+    assert_finding(&ended, "templates", "warning", "hello: ");
+}
+
+#[tokio::test]
+async fn a_held_queue_is_a_warning_and_a_changed_database_a_failure() {
+    let db = TestDb::create("check_held").await;
+    let client = db.client().await;
+    client.batch_execute("SELECT sms.hold('stocktaking')").await.unwrap();
+    let url = db.daemon_url().await;
+    let peer = Peer::answering(200, "").await;
+    let gateway = v1_gateway("main", &peer.url("/send"));
+    let ended = check(&url, "", &gateway).await.expect(0);
+    assert_finding(&ended, "hold", "warning", "stocktaking");
+    client.batch_execute("UPDATE outboxd.leader SET system_identifier = 1, timeline = 1").await.unwrap();
+    let ended = check(&url, "", &gateway).await.expect(78);
+    assert_finding(&ended, "hold", "failed", "this database is a copy");
+}
+
+#[tokio::test]
+async fn a_dead_gateway_is_unavailable_and_the_others_are_still_looked_at() {
+    let db = TestDb::create("check_dead").await;
+    let peer = Peer::answering(200, "").await;
+    let gateways = format!(
+        "{}\n{}\n[routing]\ndefault = \"alive\"",
+        v1_gateway("alive", &peer.url("/send")),
+        v1_gateway("dead", &dead_address())
+    );
+    let ended = check(&db.daemon_url().await, "", &gateways).await.expect(69);
+    assert_finding(&ended, "gateway dead", "failed", "ask the network team");
+    assert_finding(&ended, "gateway alive", "ok", "can be reached");
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_a_matter_of_configuration() {
+    let db = TestDb::create("check_login").await;
+    let peer = v2_peer(401, "[]").await;
+    let ended = check(&db.daemon_url().await, "", &v2_gateway("main", &peer.url(""))).await.expect(78);
+    assert_finding(&ended, "gateway main", "failed", "[gateway.main]");
+}
+
+#[tokio::test]
+async fn a_default_sender_that_the_account_lacks_is_a_warning() {
+    let db = TestDb::create("check_sender").await;
+    let url = db.daemon_url().await;
+    let peer = v2_peer(200, r#"[{"name":"Clinic","type":1}]"#).await;
+    let gateway = v2_gateway("main", &peer.url(""));
+    let ended = check(&url, "default_sender = \"Hospital\"", &gateway).await.expect(0);
+    assert_finding(&ended, "sender of main", "warning", "use one of: Clinic");
+    let text = "default_sender = \"Clinic\"\ndefault_country = \"353\"";
+    let ended = check(&url, text, &gateway).await.expect(0);
+    assert_finding(&ended, "sender of main", "warning", "does not reach Irish numbers");
+}
+
+#[tokio::test]
+async fn with_the_database_down_the_gateways_are_still_checked() {
+    let peer = Peer::answering(200, "").await;
+    let gateway = v1_gateway("main", &peer.url("/send"));
+    let ended = check("host=/nonexistent dbname=x user=y", "", &gateway).await.expect(69);
+    assert_finding(&ended, "database", "failed", "is PostgreSQL running");
+    assert_finding(&ended, "gateway main", "ok", "can be reached");
+}
+
+#[tokio::test]
+async fn an_address_for_receipts_that_somebody_else_has_is_a_failure() {
+    let db = TestDb::create("check_callbacks").await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    let peer = Peer::answering(200, "").await;
+    let rest = format!(
+        "{}\n[callbacks]\nlisten = \"{listen}\"\npath_env = \"CALLBACK_PATH\"\nclient_secret_env = \"GATEWAY_PASSWORD\"\n",
+        v1_gateway("main", &peer.url("/send"))
+    );
+    let ended = check(&db.daemon_url().await, "", &rest).await.expect(78);
+    assert_finding(&ended, "callbacks", "failed", "is in use by another program");
+    let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    let alive = "INSERT INTO outboxd.daemon (instance, host, pid, version, role, started_at)
+                 VALUES ('i', $1, 77, '0.1.0', 'leader', now())";
+    db.client().await.execute(alive, &[&host]).await.unwrap();
+    let ended = check(&db.daemon_url().await, "", &rest).await.expect(0);
+    assert_finding(&ended, "callbacks", "ok", "a daemon runs here");
+    drop(taken);
+    let ended = check(&db.daemon_url().await, "", &rest).await.expect(0);
+    assert_finding(&ended, "callbacks", "ok", "is free");
+}
+
+#[tokio::test]
+async fn offline_connects_nowhere_and_a_wrong_file_is_shown() {
+    let peer = Peer::answering(200, "").await;
+    let gateway = v1_gateway("main", &peer.url("/send"));
+    let cli = Cli::new(&config("host=/nonexistent dbname=x user=y", "", &gateway));
+    let ended = cli.run(&["check", "--offline", "--json"]).await.expect(0);
+    assert_finding(&ended, "configuration", "ok", "1 gateway");
+    assert_eq!(peer.connections(), 0);
+    let cli = Cli::new(&config("host=/nonexistent", "", &format!("{gateway}colour = \"red\"\n")));
+    let text = cli.run(&["check"]).await.expect(78);
+    assert!(text.stderr.contains("colour"), "{text:?}");
+    let json = cli.run(&["check", "--json"]).await.expect(78);
+    assert_finding(&json, "configuration", "failed", "colour");
+}
