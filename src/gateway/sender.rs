@@ -142,12 +142,14 @@ impl Sender {
             return verdict;
         };
         let text: String = quote(&message.text).chars().take(ECHO_CHARS).collect();
-        let echoes = std::iter::once(text).filter(|text| text.chars().count() == ECHO_CHARS);
-        let secrets =
-            self.secrets.iter().map(|secret| secret.expose().to_owned()).filter(|text| !text.is_empty());
-        for hidden in echoes.chain(secrets) {
-            if let Some(at) = reason.find(&hidden) {
-                reason.truncate(at);
+        let echo = Some(text.as_str()).filter(|text| text.chars().count() == ECHO_CHARS);
+        let secrets = self.secrets.iter().map(Secret::expose).filter(|text| !text.is_empty());
+        // Our own words before the quotation may well have some in common with the text.
+        let quotation = reason.find('"').unwrap_or(reason.len());
+        let hidden = echo.map(|text| (quotation, text)).into_iter().chain(secrets.map(|secret| (0, secret)));
+        for (from, hidden) in hidden {
+            if let Some(at) = reason.get(from..).and_then(|searched| searched.find(hidden)) {
+                reason.truncate(from + at);
                 reason.push_str("[left out]");
             }
         }

@@ -335,3 +335,46 @@ async fn a_copy_of_the_database_sends_nothing_until_a_person_adopts_it() {
     site.until_counts("it sends", |counts| counts.only(&["accepted"])).await;
     assert_eq!(site.alarms().await, []);
 }
+
+#[tokio::test]
+async fn kill_after_kill_loses_and_doubles_nothing() {
+    let site = Site::with_receipts("kills").await;
+    site.sim.settings(&json!({"answers": {"latency_ms": 3, "jitter_ms": 10}})).await;
+    let lines = Lines { receipts: true, ..EIGHT_AT_ONCE };
+    site.queue(800).await;
+    for round in 1..=6 {
+        let mut daemon = site.daemon(lines).await;
+        site.sim_reaches(&format!("accepted={}", round * 90)).await;
+        daemon.kill9();
+    }
+    let _daemon = site.daemon(lines).await;
+    site.until_counts("every row has an end", |counts| counts.only(&["delivered", "unknown"])).await;
+    eventually(LIMIT, "what was sent is delivered", async || {
+        let (sent, delivered) = (site.sent_references().await, site.references("delivered").await);
+        if sent == delivered { Ok(()) } else { Err(&sent - &delivered) }
+    })
+    .await;
+    let counts = site.counts().await;
+    assert_eq!(counts.of("delivered") + counts.of("unknown"), 800);
+    assert!(counts.of("unknown") <= 6 * 8, "{counts:?}");
+    site.assert_nothing_twice().await;
+}
+
+#[tokio::test]
+async fn a_changed_configuration_is_taken_over_in_a_drain_and_a_wrong_one_is_not() {
+    let site = Site::new("reload").await;
+    let mut daemon = site.daemon(EIGHT_AT_ONCE).await;
+    site.queue(600).await;
+    site.sim_reaches("accepted=50").await;
+    daemon.rewrite("[database]\nurl = 7\n");
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_log(LIMIT, "was not taken over").await;
+    daemon.rewrite(&site.config(Lines { more: "", ..EIGHT_AT_ONCE }).replace("\"Demo\"", "\"Changed\""));
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_log(LIMIT, "configuration read again").await;
+    site.until_counts("all are sent", |counts| counts.only(&["accepted"])).await;
+    let (last, _) = site.queue(1).await;
+    let row = site.until(last, "accepted").await;
+    assert_eq!(site.in_ledger(&row).await["sender"], "Changed");
+    site.assert_nothing_twice().await;
+}

@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::support::daemon::Daemon;
 use crate::support::eventually;
+use crate::support::postgres::TestDb;
 use crate::support::site::{LIMIT, Lines, OutboxRow, Site, insert};
 
 const RECEIPTS: Lines<'_> = Lines { queue: "", gateway: "", more: "", receipts: true };
@@ -378,4 +379,26 @@ async fn each_gateway_gets_what_names_it_and_a_dead_one_delays_nobody() {
         if alarms == [("gateway_waiting".to_owned(), "dead".to_owned())] { Ok(()) } else { Err(alarms) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_daemon_may_start_before_its_database() {
+    let site = Site::new("early").await;
+    let config = site.config(Lines::default());
+    let later = format!("{}_later", site.db.name());
+    let daemon = Daemon::spawn(&config.replace(&format!("/{}\"", site.db.name()), &format!("/{later}\"")));
+    daemon.wait_log(LIMIT, "waiting for the database").await;
+    site.run(&format!("CREATE DATABASE {later} TEMPLATE outboxd_template")).await;
+    daemon.wait_log(LIMIT, "leading").await;
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_is_a_sentence_that_says_what_to_run() {
+    let site = Site::new("no_schema").await;
+    let empty = TestDb::create_empty("no_schema").await;
+    let config = site.config(Lines::default());
+    let mut daemon =
+        Daemon::spawn(&config.replace(&format!("/{}\"", site.db.name()), &format!("/{}\"", empty.name())));
+    assert!(!daemon.wait_exit(LIMIT).await.success());
+    assert!(daemon.log().contains("run `outboxd migrate`"), "{}", daemon.log());
 }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by failing")]
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
+mod bad_input;
 mod cli_check;
 mod cli_hold;
 mod cli_migrate;
@@ -19,10 +20,12 @@ mod gateway_login;
 mod gateway_peer;
 mod gateway_send;
 mod gateway_tls;
+mod gateway_trouble;
 mod house;
 mod journey;
 mod layers;
 mod oracles;
+mod privileges;
 mod readme;
 mod receipts;
 mod schedule;
@@ -32,5 +35,6 @@ mod sim_dialects;
 mod sim_faults;
 mod sim_ledger;
 mod sim_receiver;
+mod state_machine;
 mod statements;
 mod support;

@@ -7,6 +7,7 @@ use tracing::{debug, error, info, warn};
 use crate::clock::Moment;
 use crate::engine::Event;
 use crate::engine::dispatch::Dispatch;
+use crate::engine::dispatch::gateways::Showing;
 use crate::engine::plan::GatewayIndex;
 use crate::engine::record::Done;
 use crate::gateway::ProbeFailure;
@@ -258,22 +259,11 @@ impl Dispatch {
             }
             _ => {}
         }
+        let turn = run.shows.next();
+        let showing = Showing { name, state, reason: reason.map(|text| presentable(&text)), alarm };
         let store = self.store.clone();
         self.ask(async move {
-            let reason = reason.map(|text| presentable(&text));
-            let text = reason.clone().unwrap_or_default();
-            let mut result = store.show_gateway(&name, state, reason.as_deref()).await;
-            if let (Ok(()), Some(code)) = (&result, alarm) {
-                result = store.open_alarm(code, &name, &format!("gateway {name} is {state}: {text}")).await;
-            }
-            for code in ["gateway_waiting", "gateway_stopped"] {
-                if result.is_ok() && alarm != Some(code) {
-                    result = store.clear_alarm(code, &name).await;
-                }
-            }
-            if let Err(error) = result {
-                debug!(%error, gateway = %name, "could not show the gateway's state in the database");
-            }
+            turn.show(&store, &showing).await;
             None
         });
     }

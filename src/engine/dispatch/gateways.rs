@@ -2,7 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tracing::debug;
 
 use crate::clock::Moment;
 use crate::config;
@@ -11,6 +15,10 @@ use crate::gateway::{Gate, Gateway};
 use crate::message::Outgoing;
 use crate::pace::Pace;
 use crate::policy::{Health, Limits};
+use crate::store::{Store, StoreError};
+
+/// Between two tries to write a gateway's state.
+const SHOW_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct GatewayRun {
@@ -29,7 +37,75 @@ pub(super) struct GatewayRun {
     pub(super) gate: Gate,
     /// What `outboxd.gateway` says, so that it is written on change only.
     pub(super) shown: &'static str,
+    pub(super) shows: Shows,
     open: Arc<AtomicBool>,
+}
+
+/// Keeps what people are shown of one gateway in order: each writing is a task of its own, and the last word must not
+/// be overtaken by one that was said before it.
+#[derive(Debug, Default)]
+pub(super) struct Shows {
+    newest: Arc<AtomicU64>,
+    writing: Arc<Mutex<()>>,
+}
+
+/// The right to write, until somebody has something newer to say.
+#[derive(Debug)]
+pub(super) struct Turn {
+    number: u64,
+    newest: Arc<AtomicU64>,
+    writing: Arc<Mutex<()>>,
+}
+
+impl Shows {
+    pub(super) fn next(&self) -> Turn {
+        let number = self.newest.fetch_add(1, Ordering::AcqRel) + 1;
+        Turn { number, newest: Arc::clone(&self.newest), writing: Arc::clone(&self.writing) }
+    }
+}
+
+impl Turn {
+    /// Writes until it succeeds or there is something newer: an alarm that was lost to a moment's trouble with the
+    /// database would be raised by nobody else.
+    pub(super) async fn show(self, store: &Store, showing: &Showing) {
+        let _writing = self.writing.lock().await;
+        while self.newest.load(Ordering::Acquire) == self.number {
+            match showing.write(store).await {
+                Ok(()) => return,
+                Err(error) => {
+                    debug!(%error, gateway = %showing.name, "could not show the gateway's state yet")
+                }
+            }
+            tokio::time::sleep(SHOW_AGAIN).await;
+        }
+    }
+}
+
+/// What people are shown of a gateway.
+#[derive(Debug)]
+pub(super) struct Showing {
+    pub(super) name: Arc<str>,
+    pub(super) state: &'static str,
+    pub(super) reason: Option<String>,
+    /// Code of the alarm that is to stand; others are cleared.
+    pub(super) alarm: Option<&'static str>,
+}
+
+impl Showing {
+    async fn write(&self, store: &Store) -> Result<(), StoreError> {
+        let Showing { name, state, reason, alarm } = self;
+        store.show_gateway(name, state, reason.as_deref()).await?;
+        if let Some(code) = alarm {
+            let text = reason.as_deref().unwrap_or_default();
+            store.open_alarm(code, name, &format!("gateway {name} is {state}: {text}")).await?;
+        }
+        for code in ["gateway_waiting", "gateway_stopped"] {
+            if *alarm != Some(code) {
+                store.clear_alarm(code, name).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl GatewayRun {
@@ -61,6 +137,7 @@ impl GatewayRun {
             running: 0,
             gate,
             shown: "",
+            shows: Shows::default(),
             open,
         }
     }

@@ -23,7 +23,7 @@ const SHOWN_LINES: usize = 200;
 pub(crate) struct Daemon {
     child: Child,
     log: PathBuf,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Daemon {
@@ -51,7 +51,12 @@ impl Daemon {
             .stderr(File::create(&log).unwrap())
             .spawn()
             .expect("outboxd can be started");
-        Daemon { child, log, _directory: directory }
+        Daemon { child, log, directory }
+    }
+
+    /// Writes another configuration into its file; SIGHUP makes it look.
+    pub(crate) fn rewrite(&self, config: &str) {
+        std::fs::write(self.directory.path().join("outboxd.toml"), config).unwrap();
     }
 
     /// Ready means that it has told so in its log.

@@ -257,6 +257,11 @@ impl Site {
         .await
     }
 
+    /// Ends all rules of the simulator's script.
+    pub(crate) async fn clear_script(&self) {
+        self.sim.control("DELETE", "script", None).await;
+    }
+
     /// References of the rows in this status.
     pub(crate) async fn references(&self, status: &str) -> BTreeSet<String> {
         let sql = "SELECT gateway_ref FROM sms.outbox WHERE status = $1";
