@@ -1,7 +1,13 @@
 -- outboxd: adopt
 -- A person says that this database is the one to send from now. A hold by an operator has another reason and stays.
 -- $1 system_identifier bigint, $2 timeline integer
--- Columns: held because the database changed boolean, reason. Called by outboxd adopt.
+-- Columns: held because the database changed boolean, reason. Called by outboxd adopt. Clears the alarm that asked for it.
+WITH cleared AS (
+    UPDATE outboxd.alarm AS a
+    SET cleared_at = now()
+    WHERE a.code = 'database_changed'
+        AND a.cleared_at IS NULL
+)
 UPDATE outboxd.leader AS l
 SET system_identifier = $1,
     timeline = $2,

@@ -116,11 +116,12 @@ SELECT
     (SELECT count(*) FROM sms.outbox AS o WHERE o.queued AND o.send_after > now()) AS scheduled,
     (SELECT count(*) FROM sms.outbox AS o WHERE o.held) AS held,
     (SELECT count(*) FROM sms.outbox AS o WHERE o.unresolved) AS unknown,
-    greatest(extract(epoch FROM now() - least(
+    -- Each side by itself: an application may write '-infinity', which cannot be subtracted.
+    greatest(extract(epoch FROM now())::double precision - extract(epoch FROM least(
         (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'urgent' ORDER BY o.send_after LIMIT 1),
         (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'normal' ORDER BY o.send_after LIMIT 1),
         (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'bulk' ORDER BY o.send_after LIMIT 1)
-    )), 0)::double precision AS oldest_due_seconds,
+    ))::double precision, 0) AS oldest_due_seconds,
     l.held AS all_held,
     l.held_reason,
     l.epoch,

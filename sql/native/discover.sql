@@ -18,7 +18,7 @@ SELECT
     CASE WHEN pg_column_size(o.params) > 24576 THEN '"more than 24 KiB"' ELSE o.params::text END,
     left(o.sender, 200),
     left(o.gateway, 200),
-    extract(epoch FROM now() - o.send_after)::double precision
+    extract(epoch FROM now())::double precision - extract(epoch FROM o.send_after)::double precision
 FROM sms.outbox AS o
 WHERE o.queued
     AND o.lane = $1

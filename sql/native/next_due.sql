@@ -9,6 +9,8 @@ CROSS JOIN LATERAL (
     WHERE o.queued
         AND o.lane = l.lane
         AND o.send_after > now()
+        -- Never; and it cannot be subtracted before PostgreSQL 17.
+        AND o.send_after < 'infinity'
     ORDER BY o.send_after, o.id
     LIMIT 1
 ) AS next

@@ -158,6 +158,10 @@ pub struct Content {
     #[arg(long, group = "content", value_name = "NAME")]
     pub template: Option<String>,
 
+    /// Language of the template, such as en or en-IE.
+    #[arg(long, requires = "template", conflicts_with = "text")]
+    pub language: Option<String>,
+
     /// Parameter of the template; may stand several times.
     #[arg(long = "param", value_name = "NAME=VALUE", requires = "template", conflicts_with = "text", value_parser = name_and_value)]
     pub params: Vec<(String, String)>,
@@ -205,10 +209,6 @@ pub struct Render {
     /// Sender ID, instead of the configured one.
     #[arg(long)]
     pub sender: Option<String>,
-
-    /// Language of the template.
-    #[arg(long, requires = "template", conflicts_with = "text")]
-    pub language: Option<String>,
 
     /// urgent, normal or bulk: routing may depend on it.
     #[arg(long, default_value = "normal", value_parser = lane)]

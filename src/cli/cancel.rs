@@ -11,6 +11,8 @@ use crate::config;
 use crate::message::Status;
 use crate::store::StoreError;
 
+const DONE: &str = "cancelled";
+
 pub(super) fn run(args: &Ids, path: &Path) -> anyhow::Result<ExitCode> {
     let config = config::load(path)?;
     block_on(async {
@@ -23,11 +25,14 @@ pub(super) fn run(args: &Ids, path: &Path) -> anyhow::Result<ExitCode> {
                 Ok(Some(status)) => tally.not(*id, format!("already {status}")),
                 Ok(None) => tally.not(*id, "no such message"),
                 Err(StoreError::Locked { .. }) => tally.not(*id, "locked by another session, try again"),
-                Err(error) => return Err(db.explain(error).await),
+                Err(error) => {
+                    bar.finish_and_clear();
+                    return Err(tally.cut_short(DONE, db.explain(error).await));
+                }
             }
             bar.inc(1);
         }
         bar.finish_and_clear();
-        tally.report("cancelled")
+        tally.report(DONE)
     })
 }

@@ -76,6 +76,14 @@ impl Tally {
         text
     }
 
+    /// Something ended the work half way: what was done is said all the same.
+    pub(super) fn cut_short(&self, done: &str, error: anyhow::Error) -> anyhow::Error {
+        match print(&self.text(done)) {
+            Ok(()) => error,
+            Err(unprinted) => unprinted,
+        }
+    }
+
     pub(super) fn report(&self, done: &str) -> anyhow::Result<ExitCode> {
         print(&self.text(done))?;
         Ok(if self.not.is_empty() { ExitCode::SUCCESS } else { Code::Failed.into() })

@@ -81,7 +81,7 @@ fn render(args: Render, config: &Config, templates: Templates) -> Result<Rendere
         recipient: Some(args.to.unwrap_or_else(|| NOBODY.to_owned())),
         body: args.content.text,
         template: args.content.template,
-        language: args.language,
+        language: args.content.language,
         params,
         sender: args.sender,
         gateway: None,

@@ -30,20 +30,24 @@ pub(super) fn run(args: &Resolve, path: &Path) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         let outcome = args.outcome.status().as_str();
-        let who = who();
-        let mut tally = Tally::default();
-        let bar = bar(ids.len());
-        for batch in ids.chunks(BATCH) {
-            resolve(&db, batch, (outcome, &who), &mut tally).await?;
-            bar.inc(u64::try_from(batch.len()).unwrap_or(0));
-        }
-        bar.finish_and_clear();
-        tally.report(match args.outcome {
+        let done = match args.outcome {
             Outcome::Accepted => "declared accepted",
             Outcome::Delivered => "declared delivered",
             Outcome::Failed => "declared failed",
             Outcome::Queued => "queued again",
-        })
+        };
+        let who = who();
+        let mut tally = Tally::default();
+        let bar = bar(ids.len());
+        for batch in ids.chunks(BATCH) {
+            if let Err(error) = resolve(&db, batch, (outcome, &who), &mut tally).await {
+                bar.finish_and_clear();
+                return Err(tally.cut_short(done, error));
+            }
+            bar.inc(u64::try_from(batch.len()).unwrap_or(0));
+        }
+        bar.finish_and_clear();
+        tally.report(done)
     })
 }
 

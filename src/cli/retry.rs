@@ -12,6 +12,8 @@ use crate::config;
 use crate::message::{MessageId, Status};
 use crate::store::StoreError;
 
+const DONE: &str = "queued again";
+
 pub(super) fn run(args: &Retry, path: &Path) -> anyhow::Result<ExitCode> {
     if args.status == Some(Retryable::Unknown) && !args.force {
         let failure = Failure::new(Code::Usage, "unknown messages may have been sent already");
@@ -33,11 +35,14 @@ pub(super) fn run(args: &Retry, path: &Path) -> anyhow::Result<ExitCode> {
         let mut tally = Tally::default();
         let bar = bar(ids.len());
         for id in ids {
-            retry(&db, id, args.force, &mut tally).await?;
+            if let Err(error) = retry(&db, id, args.force, &mut tally).await {
+                bar.finish_and_clear();
+                return Err(tally.cut_short(DONE, error));
+            }
             bar.inc(1);
         }
         bar.finish_and_clear();
-        tally.report("queued again")
+        tally.report(DONE)
     })
 }
 

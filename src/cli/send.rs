@@ -27,6 +27,7 @@ pub(super) fn run(args: Send, path: &Path) -> anyhow::Result<ExitCode> {
         params: params(&args.content),
         body: args.content.text,
         template: args.content.template,
+        language: args.content.language,
         sender: args.sender,
         gateway: args.gateway,
         lane: args.lane,

@@ -16,7 +16,8 @@ use super::{CodeClass, Dialect, Extract, HttpBody, HttpMethod, HttpRule, HttpTem
 
 /// Placeholders that the gateway edge fills in for each message; besides these, `{encoding:A|B}` is A for GSM 03.38
 /// and B for UCS-2.
-pub const PLACEHOLDERS: &[&str] = &["recipient", "text", "sender", "id", "ref", "encoding", "encoding:A|B"];
+pub const PLACEHOLDERS: &[&str] =
+    &["recipient", "text", "sender", "id", "ref", "encoding", "encoding:A|B", "segments"];
 
 pub(super) const CLASSES: &[(&str, CodeClass)] = &[
     ("accepted", CodeClass::Accepted),

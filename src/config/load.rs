@@ -1,6 +1,7 @@
 //! From the text of `outboxd.toml` to a [`Config`], or to all that is wrong with it at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -355,4 +356,20 @@ fn log(reader: &mut Reader<'_>, raw: &RawLog) -> Result<Log, Reported> {
         },
     };
     Ok(Log { filter, json: reader.flag(&raw.json, false) })
+}
+impl Surroundings {
+    /// The real ones.
+    pub fn of(config: &Path) -> io::Result<Surroundings> {
+        Ok(Surroundings {
+            mode: Some(mode_of(config)?),
+            directory: config.parent().map(Path::to_path_buf).unwrap_or_default(),
+            read: Box::new(|path| Ok((std::fs::read_to_string(path)?, mode_of(path)?))),
+            env: Box::new(|name| std::env::var(name).ok()),
+        })
+    }
+}
+
+fn mode_of(path: &Path) -> io::Result<u32> {
+    use std::os::unix::fs::PermissionsExt;
+    Ok(std::fs::metadata(path)?.permissions().mode())
 }

@@ -37,24 +37,9 @@ impl fmt::Debug for Surroundings {
 }
 
 impl Surroundings {
-    /// The real ones.
-    pub fn of(config: &Path) -> io::Result<Surroundings> {
-        Ok(Surroundings {
-            mode: Some(mode_of(config)?),
-            directory: config.parent().map(Path::to_path_buf).unwrap_or_default(),
-            read: Box::new(|path| Ok((std::fs::read_to_string(path)?, mode_of(path)?))),
-            env: Box::new(|name| std::env::var(name).ok()),
-        })
-    }
-
     pub(super) fn path(&self, text: &str) -> PathBuf {
         self.directory.join(text)
     }
-}
-
-fn mode_of(path: &Path) -> io::Result<u32> {
-    use std::os::unix::fs::PermissionsExt;
-    Ok(std::fs::metadata(path)?.permissions().mode())
 }
 
 /// The four ways to give one secret.

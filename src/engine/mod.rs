@@ -20,6 +20,7 @@ use std::time::Duration;
 use crate::engine::lead::Leading;
 use crate::engine::plan::{GatewayIndex, Read, Ready};
 use crate::engine::record::Done;
+use crate::engine::wake::Falling;
 use crate::gateway::ProbeFailure;
 use crate::message::{MessageId, Nonce};
 use crate::store::StoreError;
@@ -75,7 +76,7 @@ pub enum Event {
     NextDue(Result<Option<Duration>, StoreError>),
     Orders(Result<Orders, StoreError>),
     /// The register says asleep, and everything that may not have rung has ended.
-    FellAsleep(Result<(), StoreError>),
+    FellAsleep(Falling, Result<(), StoreError>),
     /// Rows were queued again by the sweep.
     Swept,
     /// Stop in good order, and wait no longer than this for what is under way.

@@ -4,7 +4,9 @@
 //!
 //! Invariants:
 //! - A message is held at most once ([`Plan::is_known`]), from the page it was read with until its result is recorded.
-//! - Memory is bounded: at most `lookahead` ready rows a gateway and lane, at most `limit` under way a gateway.
+//! - Memory is bounded: at most `lookahead` ready rows a gateway and lane, at most `limit` under way a gateway, and in
+//!   each lane [`MOST_SET_ASIDE`] rows and the pages under way set aside.
+//! - Two reads a lane are under way at most, and one far read in all: they must leave connections to waves and results.
 //! - What does not fit is not forgotten: `restart` marks where a gateway's rows must be read again.
 //! - Nothing here is needed for safety: a row that is offered twice or too early is refused by its wave.
 
@@ -25,8 +27,10 @@ pub type GatewayIndex = usize;
 
 /// Rows read at once.
 const PAGE: usize = 1000;
-/// Rows that are set aside at once: a million poison rows must not fill the memory.
-const MOST_REFUSED: usize = 2 * PAGE;
+/// Rows of a lane that are set aside at once: a million poison rows must not fill the memory, nor stop other lanes.
+const MOST_SET_ASIDE: usize = 2 * PAGE;
+/// Of four places, bulk gets one while normal waits too.
+const BULK_EVERY: usize = 4;
 
 /// A composed row that waits for a place in a wave.
 #[derive(Debug)]
@@ -44,9 +48,13 @@ pub struct Plan {
     gateways: Vec<GatewayPlan>,
     cursors: [Cursor; 3],
     known: HashMap<MessageId, Known>,
-    /// How many of them are set aside.
-    refused: usize,
+    /// How many of them are set aside, in each lane.
+    set_aside: [usize; 3],
     lookahead: usize,
+    /// A far read is under way.
+    far_reading: bool,
+    /// The lane that has the first claim to the next far read.
+    far_turn: usize,
 }
 
 #[derive(Debug)]
@@ -57,6 +65,8 @@ struct GatewayPlan {
     under_way: usize,
     limit: usize,
     ready: [VecDeque<Ready>; 3],
+    /// Places that went to normal or bulk while both waited, since bulk had its last one.
+    since_bulk: usize,
     /// Rows of this gateway after this place have not been taken.
     restart: [Option<Position>; 3],
 }
@@ -68,15 +78,38 @@ impl GatewayPlan {
             *restart = Some(after);
         }
     }
+
+    /// How many of `rest` places go to normal and to bulk. A remainder is carried over, so that bulk does not get every
+    /// place when they become free one by one.
+    fn share(&mut self, rest: usize) -> (usize, usize) {
+        let waiting_normal = self.ready[Lane::Normal.index()].len();
+        let waiting_bulk = self.ready[Lane::Bulk.index()].len();
+        if waiting_normal == 0 || waiting_bulk == 0 {
+            return (rest.min(waiting_normal), rest.min(waiting_bulk));
+        }
+        let bulk_share = (self.since_bulk + rest) / BULK_EVERY;
+        self.since_bulk = (self.since_bulk + rest) % BULK_EVERY;
+        let bulk = bulk_share.min(waiting_bulk);
+        let normal = (rest - bulk).min(waiting_normal);
+        (normal, (rest - normal).min(waiting_bulk))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    /// `None`: set aside.
-    gateway: Option<GatewayIndex>,
     lane: Lane,
     version: RowVersion,
-    under_way: bool,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In the queue of its gateway.
+    Ready(GatewayIndex),
+    /// In a wave, until its result is recorded.
+    UnderWay(GatewayIndex),
+    /// Judged without a wave, until that is recorded.
+    SetAside,
 }
 
 impl Plan {
@@ -91,13 +124,16 @@ impl Plan {
                     under_way: 0,
                     limit: *limit,
                     ready: Default::default(),
+                    since_bulk: 0,
                     restart: [None; 3],
                 })
                 .collect(),
             cursors: Default::default(),
             known: HashMap::new(),
-            refused: 0,
+            set_aside: [0; 3],
             lookahead,
+            far_reading: false,
+            far_turn: 0,
         }
     }
 
@@ -115,45 +151,83 @@ impl Plan {
         }
     }
 
-    /// The next thing to read in a lane, if anything; at most one read a lane is under way.
+    /// The next thing to read in a lane, if anything. To be asked of every lane until each says `None`.
     pub fn next_read(&mut self, lane: Lane, now: Moment) -> Option<Read> {
-        let page = PAGE.min(self.lookahead.div_ceil(2)).max(1);
-        let at = lane.index();
-        let room = |g: &GatewayPlan| g.open && g.ready[at].len() + page <= self.lookahead;
-        if self.refused >= MOST_REFUSED || !self.gateways.iter().any(room) {
+        if !self.may_read(lane) {
             return None;
         }
-        let restart = self.gateways.iter().enumerate().find_map(|(index, g)| {
-            if room(g) { g.restart[at].map(|position| (index, position)) } else { None }
-        });
-        let mut read = self.cursors[at].next_read(lane, now, restart, self.known.len())?;
-        read.limit = page;
-        if let ReadKind::Restart(gateway) = read.kind {
-            // Set again by what does not fit, and by `page_read` if there is more.
-            self.gateways[gateway].restart[at] = None;
-        }
-        for gateway in &mut self.gateways {
-            if !room(gateway) {
-                // Its rows are left out of the page, so they must be read again from there.
-                gateway.read_again(lane, read.after);
+        let few_held = self.known.len() < self.page() / 4;
+        let near = self.cursors[lane.index()].next_near(lane, now, few_held);
+        let mut read = near.or_else(|| self.next_far(lane, now))?;
+        read.limit = self.page();
+        for index in 0..self.gateways.len() {
+            let room = self.has_room(index, lane);
+            let gateway = &mut self.gateways[index];
+            if !room {
+                read.left_out.push(index);
                 read.without_gateways.push(gateway.name.to_string());
+            } else if read.kind == ReadKind::Restart
+                && let Some(place) = gateway.restart[lane.index()].take()
+            {
+                // One page serves all of them.
+                read.restarts.push((index, place));
             }
         }
         Some(read)
+    }
+
+    /// One far read at a time in all lanes, which take turns.
+    fn next_far(&mut self, lane: Lane, now: Moment) -> Option<Read> {
+        if self.far_reading {
+            return None;
+        }
+        let turn =
+            (0..Lane::ALL.len()).map(|n| Lane::ALL[(self.far_turn + n) % Lane::ALL.len()]).find(|other| {
+                self.may_read(*other)
+                    && self.cursors[other.index()].wants_far(now, self.first_restart(*other))
+            })?;
+        if turn != lane {
+            return None;
+        }
+        let restart = self.first_restart(lane);
+        let read = self.cursors[lane.index()].next_far(lane, now, restart)?;
+        self.far_reading = true;
+        self.far_turn = lane.index() + 1;
+        Some(read)
+    }
+
+    fn page(&self) -> usize {
+        PAGE.min(self.lookahead.div_ceil(2)).max(1)
+    }
+
+    fn has_room(&self, gateway: GatewayIndex, lane: Lane) -> bool {
+        let gateway = &self.gateways[gateway];
+        gateway.open && gateway.ready[lane.index()].len() + self.page() <= self.lookahead
+    }
+
+    /// Somebody has a place for what would be found.
+    fn may_read(&self, lane: Lane) -> bool {
+        self.set_aside[lane.index()] < MOST_SET_ASIDE
+            && (0..self.gateways.len()).any(|index| self.has_room(index, lane))
+    }
+
+    fn first_restart(&self, lane: Lane) -> Option<Position> {
+        (0..self.gateways.len())
+            .filter(|index| self.has_room(*index, lane))
+            .filter_map(|index| self.gateways[index].restart[lane.index()])
+            .min()
     }
 
     /// Is this version of the row held already? An older version that still waits is let go: the row was edited.
     pub fn is_known(&mut self, id: MessageId, version: RowVersion) -> bool {
         match self.known.get(&id) {
             None => false,
-            Some(known) if known.under_way || known.version == version => true,
-            Some(known) => {
-                if let Some(gateway) = known.gateway {
-                    self.gateways[gateway].ready[known.lane.index()].retain(|ready| ready.id != id);
-                }
+            Some(Known { place: Place::Ready(gateway), version: held, lane }) if *held != version => {
+                self.gateways[*gateway].ready[lane.index()].retain(|ready| ready.id != id);
                 self.known.remove(&id);
                 false
             }
+            Some(_) => true,
         }
     }
 
@@ -165,8 +239,7 @@ impl Plan {
             plan.read_again(ready.lane, ready.position.before());
             return;
         }
-        let known =
-            Known { gateway: Some(gateway), lane: ready.lane, version: ready.version, under_way: false };
+        let known = Known { lane: ready.lane, version: ready.version, place: Place::Ready(gateway) };
         self.known.insert(ready.id, known);
         let queue = &mut plan.ready[at];
         if queue.back().is_none_or(|last| last.position < ready.position) {
@@ -180,24 +253,44 @@ impl Plan {
 
     /// A row that was judged without a wave (refused, expired, held): kept in mind until that is recorded.
     pub fn set_aside(&mut self, id: MessageId, lane: Lane, version: RowVersion) {
-        self.refused += 1;
-        self.known.insert(id, Known { gateway: None, lane, version, under_way: true });
+        self.set_aside[lane.index()] += 1;
+        self.known.insert(id, Known { lane, version, place: Place::SetAside });
     }
 
-    /// A page has been taken in.
+    /// A page has been taken in: every row of it was offered, set aside, or known.
     pub fn page_read(&mut self, read: &Read, page: PageEnd, now: Moment) {
-        if let (ReadKind::Restart(gateway), true, Some(last)) = (read.kind, page.full, page.last) {
-            self.gateways[gateway].read_again(read.lane, last);
+        if !self.came_back(read) {
+            return;
+        }
+        for gateway in &read.left_out {
+            // Marked only now: until the page is here, nothing of theirs has been passed by.
+            self.gateways[*gateway].read_again(read.lane, read.after);
+        }
+        if let (true, Some(last)) = (page.full, page.last) {
+            for (gateway, place) in &read.restarts {
+                self.gateways[*gateway].read_again(read.lane, last.max(*place));
+            }
         }
         self.cursors[read.lane.index()].page_read(read, page, now);
     }
 
     /// A read that failed will be tried again.
     pub fn read_failed(&mut self, read: &Read) {
-        if let ReadKind::Restart(gateway) = read.kind {
-            self.gateways[gateway].read_again(read.lane, read.after);
+        if !self.came_back(read) {
+            return;
+        }
+        for (gateway, place) in &read.restarts {
+            self.gateways[*gateway].read_again(read.lane, *place);
         }
         self.cursors[read.lane.index()].read_failed(read);
+    }
+
+    /// Whether it still counts: not if we started over since it was sent.
+    fn came_back(&mut self, read: &Read) -> bool {
+        if read.is_far() {
+            self.far_reading = false;
+        }
+        self.cursors[read.lane.index()].came_back(read)
     }
 
     /// How many messages may join a wave of this gateway now.
@@ -214,16 +307,12 @@ impl Plan {
     /// the two together never take the places that are kept free for urgent ones.
     pub fn take_for_wave(&mut self, gateway: GatewayIndex, room: usize) -> Vec<Ready> {
         let plan = &mut self.gateways[gateway];
-        let reserve = plan.limit / 8;
+        // With two places or less, keeping one free would halve what a gateway can do.
+        let reserve = if plan.limit > 2 { plan.limit.div_ceil(8) } else { 0 };
         let urgent = room.min(plan.ready[Lane::Urgent.index()].len());
         let free = plan.limit.saturating_sub(plan.under_way + urgent);
         let rest = (room - urgent).min(free.saturating_sub(reserve));
-        let waiting_normal = plan.ready[Lane::Normal.index()].len();
-        let waiting_bulk = plan.ready[Lane::Bulk.index()].len();
-        let bulk_share = if waiting_normal == 0 { rest } else { rest.div_ceil(4) };
-        let bulk = bulk_share.min(waiting_bulk);
-        let normal = (rest - bulk).min(waiting_normal);
-        let bulk = (rest - normal).min(waiting_bulk);
+        let (normal, bulk) = plan.share(rest);
         let mut taken = Vec::with_capacity(urgent + normal + bulk);
         for (lane, count) in [(Lane::Urgent, urgent), (Lane::Normal, normal), (Lane::Bulk, bulk)] {
             taken.extend(plan.ready[lane.index()].drain(..count));
@@ -231,7 +320,7 @@ impl Plan {
         plan.under_way += taken.len();
         for ready in &taken {
             if let Some(known) = self.known.get_mut(&ready.id) {
-                known.under_way = true;
+                known.place = Place::UnderWay(gateway);
             }
         }
         taken
@@ -239,30 +328,40 @@ impl Plan {
 
     /// The wave did not take it: the row has changed, or the wave came to nothing. Read it again.
     pub fn not_in_wave(&mut self, gateway: GatewayIndex, ready: &Ready) {
+        if self.known.get(&ready.id).is_none_or(|known| known.place != Place::UnderWay(gateway)) {
+            return;
+        }
+        self.known.remove(&ready.id);
         let plan = &mut self.gateways[gateway];
         plan.under_way = plan.under_way.saturating_sub(1);
-        self.known.remove(&ready.id);
-        self.cursors[ready.lane.index()].look_again_from(ready.position.before());
+        self.read_row_again(ready.lane, ready.position);
     }
 
     /// Its result is recorded. `queued_again`: it goes on waiting, at this place.
     pub fn recorded(&mut self, id: MessageId, queued_again: Option<Position>) {
-        let Some(known) = self.known.remove(&id) else { return };
-        match known.gateway {
-            Some(gateway) => {
+        let Some(Known { lane, place, .. }) = self.known.get(&id).copied() else { return };
+        match place {
+            Place::Ready(_) => return,
+            Place::UnderWay(gateway) => {
                 let plan = &mut self.gateways[gateway];
                 plan.under_way = plan.under_way.saturating_sub(1);
-                if let Some(position) = queued_again {
-                    plan.read_again(known.lane, position.before());
-                }
             }
-            None => {
-                self.refused = self.refused.saturating_sub(1);
-                if let Some(position) = queued_again {
-                    self.cursors[known.lane.index()].look_again_from(position.before());
-                }
+            Place::SetAside => {
+                let count = &mut self.set_aside[lane.index()];
+                *count = count.saturating_sub(1);
             }
         }
+        self.known.remove(&id);
+        if let Some(position) = queued_again {
+            self.read_row_again(lane, position);
+        }
+    }
+
+    /// Somebody may have moved the row, to an earlier place or to another lane; the doorbell that rang for it woke a
+    /// read that passed the row by, since it was known. So look everywhere, and at its old place first.
+    fn read_row_again(&mut self, lane: Lane, position: Position) {
+        self.cursors[lane.index()].look_again(position.before(), position);
+        self.wake();
     }
 
     pub fn open(&mut self, gateway: GatewayIndex) {
@@ -284,22 +383,31 @@ impl Plan {
         }
     }
 
-    /// Forgets everything that is not under way and reads from the start: a new term, or the end of a hold.
+    /// Forgets everything that waits for a wave and reads from the start: a new term, or the end of a hold. What is
+    /// under way or set aside stays until it is recorded.
     pub fn start_over(&mut self) {
         for plan in &mut self.gateways {
             plan.restart = [None; 3];
-            for queue in &mut plan.ready {
-                for ready in queue.drain(..) {
-                    self.known.remove(&ready.id);
-                }
+            for ready in plan.ready.iter_mut().flat_map(|queue| queue.drain(..)) {
+                self.known.remove(&ready.id);
             }
         }
-        self.cursors = Default::default();
+        for cursor in &mut self.cursors {
+            cursor.start_over();
+        }
     }
 
     /// Gateway of a message that is under way.
     pub fn gateway_of(&self, id: MessageId) -> Option<GatewayIndex> {
-        self.known.get(&id).and_then(|known| known.gateway)
+        match self.known.get(&id)?.place {
+            Place::Ready(gateway) | Place::UnderWay(gateway) => Some(gateway),
+            Place::SetAside => None,
+        }
+    }
+
+    /// Messages held: ready, under way or set aside.
+    pub fn held(&self) -> usize {
+        self.known.len()
     }
 
     pub fn under_way(&self, gateway: GatewayIndex) -> usize {
@@ -311,13 +419,20 @@ impl Plan {
         self.known.keys().map(|id| id.0).collect()
     }
 
+    /// Nothing is held and nothing is to be read.
     pub fn is_idle(&self) -> bool {
-        self.known.is_empty() && self.cursors.iter().all(Cursor::is_idle)
+        self.known.is_empty()
+            && self.cursors.iter().all(Cursor::is_idle)
+            && Lane::ALL.iter().all(|lane| self.first_restart(*lane).is_none())
     }
 
     /// When a lane wants to be read although nothing happens.
-    pub fn next_at(&self) -> Option<Moment> {
-        self.cursors.iter().filter_map(Cursor::next_at).min()
+    pub fn next_at(&self, now: Moment) -> Option<Moment> {
+        Lane::ALL
+            .into_iter()
+            .filter(|lane| self.may_read(*lane))
+            .filter_map(|lane| self.cursors[lane.index()].next_at(now, !self.far_reading))
+            .min()
     }
 }
 
@@ -327,8 +442,6 @@ pub struct PageEnd {
     pub last: Option<Position>,
     /// As many rows as asked for: there may be more behind the last one.
     pub full: bool,
-    /// Rows that were not held before.
-    pub new: usize,
     pub cost: Duration,
 }
 

@@ -3,12 +3,14 @@
 //! [`listen`] keeps a LISTEN connection and tests it by an echo; [`Wakefulness`] decides how often to look and when the
 //! doorbell may stay silent. Going to sleep must lose nothing, see [`fall_asleep`].
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use crate::config::Database;
 use crate::engine::Event;
 use crate::store::listen::{Heard, Listener};
@@ -16,8 +18,13 @@ use crate::store::{Store, StoreError};
 
 /// Between two looks while rows keep coming.
 const BUSY_TICK: Duration = Duration::from_millis(3);
-/// Between two looks while falling asleep: the doorbell rings already, except for transactions that began before.
-const FALLING_TICK: Duration = Duration::from_millis(100);
+/// Between two looks while falling asleep: the doorbell rings already, except for transactions that began before, whose
+/// rows must not wait for long either.
+const FALLING_TICK: Duration = Duration::from_millis(30);
+/// Between two tests whether everybody who may not know of it has ended.
+const SETTLE_TICK: Duration = Duration::from_millis(100);
+/// After a failure to fall asleep, or after being woken while at it, it is not tried again for this long.
+const SLEEP_RETRY: Duration = Duration::from_secs(1);
 /// Longest pause between two looks while notifications do not come through.
 const DEAF_TICK: Duration = Duration::from_millis(200);
 /// No new row for this long: let the doorbell ring instead.
@@ -31,25 +38,39 @@ const REGISTER_POLLS: u32 = 3;
 const ECHO_LIMIT: Duration = Duration::from_secs(3);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Mode {
     /// Looking often; the doorbell is told to be silent.
     Awake,
     /// The doorbell rings, but somebody may not know it yet.
-    Falling,
+    Falling(Falling),
     /// The doorbell rings for everything.
     Asleep,
 }
 
+/// One try to fall asleep. Once it was given up its outcome counts for nothing: the register may have said awake since,
+/// and whoever read that is silent.
+#[derive(Debug, Clone)]
+pub struct Falling {
+    pub believed: Duration,
+    given_up: Arc<AtomicBool>,
+}
+
+impl Falling {
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+}
+
 /// What is to be done now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum WakeAction {
     Look,
     /// The regular poll: look, and do what is to be done every few seconds.
     Poll,
     RegisterAwake(Duration),
     RegisterAsleep(Duration),
-    FallAsleep(Duration),
+    FallAsleep(Falling),
 }
 
 /// Decides when to look. Pure.
@@ -65,6 +86,8 @@ pub struct Wakefulness {
     last_new: Moment,
     rush_since: Moment,
     rush: usize,
+    /// Before this, falling asleep is not tried.
+    sleep_from: Moment,
 }
 
 impl Wakefulness {
@@ -81,25 +104,19 @@ impl Wakefulness {
             last_new: now,
             rush_since: now,
             rush: 0,
+            sleep_from: now,
         }
     }
 
-    pub fn has_doorbell(&self) -> bool {
-        self.doorbell
-    }
-
-    pub fn has_ears(&self) -> bool {
-        self.ears
-    }
-
-    pub fn with_ears(mut self, ears: bool) -> Wakefulness {
-        self.ears = ears;
-        self
+    /// A new term: awake, with the ears we have.
+    pub fn start_over(&mut self, now: Moment) {
+        self.wake_up();
+        *self = Wakefulness { ears: self.ears, ..Wakefulness::new(self.doorbell, self.poll, now) };
     }
 
     pub fn set_ears(&mut self, ears: bool, now: Moment) {
-        if self.ears && !ears && self.mode != Mode::Awake {
-            self.mode = Mode::Awake;
+        if !ears {
+            self.wake_up();
         }
         self.ears = ears;
         // What came while nobody listened.
@@ -113,6 +130,10 @@ impl Wakefulness {
         }
         self.last_new = now;
         self.tick = BUSY_TICK;
+        if matches!(self.mode, Mode::Awake) {
+            // The next look was planned while it was quiet, perhaps for seconds later.
+            self.next_look = self.next_look.min(now + BUSY_TICK);
+        }
         if now.since(self.rush_since) > RUSH_WINDOW {
             self.rush_since = now;
             self.rush = 0;
@@ -120,17 +141,32 @@ impl Wakefulness {
         self.rush += new;
     }
 
-    pub fn fell_asleep(&mut self, succeeded: bool) {
-        if self.mode == Mode::Falling {
-            self.mode = if succeeded { Mode::Asleep } else { Mode::Awake };
-            debug!(succeeded, "fell asleep: from now on the doorbell is relied upon");
+    /// How a try to fall asleep ended.
+    pub fn fell_asleep(&mut self, falling: &Falling, succeeded: bool) {
+        if falling.is_given_up() || !matches!(self.mode, Mode::Falling(_)) {
+            return;
+        }
+        debug!(succeeded, "fell asleep: from now on the doorbell is relied upon");
+        if succeeded {
+            self.mode = Mode::Asleep;
+            // The full look that finds what silent transactions left; and the register is renewed by the poll from here
+            // on, while its last renewal may be half of its life ago.
+            self.next_poll = Moment::ZERO;
+        } else {
+            self.wake_up();
+        }
+    }
+
+    fn wake_up(&mut self) {
+        if let Mode::Falling(falling) = std::mem::replace(&mut self.mode, Mode::Awake) {
+            falling.given_up.store(true, Ordering::Release);
         }
     }
 
     pub fn next_at(&self) -> Moment {
         match self.mode {
             Mode::Asleep => self.next_poll,
-            Mode::Awake | Mode::Falling => self.next_look.min(self.next_poll),
+            Mode::Awake | Mode::Falling(_) => self.next_look.min(self.next_poll),
         }
     }
 
@@ -143,16 +179,25 @@ impl Wakefulness {
             self.next_poll = now + self.poll;
             actions.push(WakeAction::Poll);
         }
-        match self.mode {
-            Mode::Asleep if self.rush >= RUSH && now.since(self.rush_since) <= RUSH_WINDOW => {
-                debug!("rows come fast: polling instead of being rung for each");
-                self.mode = Mode::Awake;
-                self.next_look = now;
-                actions.push(WakeAction::RegisterAwake(believed));
+        let rush = self.rush >= RUSH && now.since(self.rush_since) <= RUSH_WINDOW;
+        if rush && !matches!(self.mode, Mode::Awake) {
+            // Falling counts too: with a transaction that somebody forgot it lasts for hours.
+            debug!("rows come fast: polling instead of being rung for each");
+            self.wake_up();
+            self.sleep_from = now + SLEEP_RETRY;
+            self.next_look = now;
+            actions.push(WakeAction::RegisterAwake(believed));
+        } else if polling && self.doorbell {
+            match self.mode {
+                Mode::Awake => actions.push(WakeAction::RegisterAwake(believed)),
+                // Renewed by `fall_asleep`.
+                Mode::Falling(_) => {}
+                Mode::Asleep => actions.push(WakeAction::RegisterAsleep(believed)),
             }
-            Mode::Asleep if polling => actions.push(WakeAction::RegisterAsleep(believed)),
+        }
+        match self.mode {
             Mode::Asleep => {}
-            Mode::Falling => {
+            Mode::Falling(_) => {
                 if self.next_look <= now {
                     self.next_look = now + FALLING_TICK;
                     actions.push(WakeAction::Look);
@@ -160,10 +205,12 @@ impl Wakefulness {
             }
             Mode::Awake => {
                 let quiet = now.since(self.last_new) > QUIET_BEFORE_SLEEP;
-                if quiet && self.doorbell && self.ears {
-                    self.mode = Mode::Falling;
-                    self.next_look = now + FALLING_TICK;
-                    actions.push(WakeAction::FallAsleep(believed));
+                if quiet && self.doorbell && self.ears && self.sleep_from <= now {
+                    let falling = Falling { believed, given_up: Arc::new(AtomicBool::new(false)) };
+                    self.mode = Mode::Falling(falling.clone());
+                    self.sleep_from = now + SLEEP_RETRY;
+                    self.next_look = self.next_look.min(now + FALLING_TICK);
+                    actions.push(WakeAction::FallAsleep(falling));
                 } else if self.next_look <= now {
                     actions.push(WakeAction::Look);
                     if quiet {
@@ -171,9 +218,6 @@ impl Wakefulness {
                         self.tick = (self.tick * 2).min(longest);
                     }
                     self.next_look = now + self.tick;
-                    if polling && self.doorbell {
-                        actions.push(WakeAction::RegisterAwake(believed));
-                    }
                 }
             }
         }
@@ -187,17 +231,19 @@ impl Wakefulness {
 /// So: first the register; then, in a later transaction, note which transactions there are (a snapshot taken together
 /// with the change misses an open inserter); wait until all of them have ended; the full look after that finds what
 /// they left. LISTEN stands all the while.
-pub async fn fall_asleep(store: &Store, believed: Duration) -> Result<(), StoreError> {
+/// Ends early when it was given up.
+pub async fn fall_asleep(store: &Store, falling: &Falling) -> Result<(), StoreError> {
+    let believed = falling.believed;
+    let mut renewed = clock::now();
     store.register_asleep(believed).await?;
     let barrier = store.sleep_barrier().await?;
-    let mut renew_in = believed / 2;
-    while !store.sleep_settled(&barrier).await? {
-        tokio::time::sleep(FALLING_TICK).await;
-        renew_in = renew_in.saturating_sub(FALLING_TICK);
-        if renew_in.is_zero() {
+    while !falling.is_given_up() && !store.sleep_settled(&barrier).await? {
+        tokio::time::sleep(SETTLE_TICK).await;
+        let now = clock::now();
+        if now.since(renewed) >= believed / 2 && !falling.is_given_up() {
             // Somebody keeps a transaction open for long; the doorbell must not fall silent meanwhile.
+            renewed = now;
             store.register_asleep(believed).await?;
-            renew_in = believed / 2;
         }
     }
     Ok(())
@@ -269,3 +315,6 @@ async fn listen_once(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

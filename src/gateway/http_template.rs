@@ -348,7 +348,7 @@ mod tests {
             ("from", "{sender}"),
             ("to", "{recipient}"),
             ("text", "{text}"),
-            ("coding", "{coding}"),
+            ("coding", "{encoding:0|2}"),
             ("charset", "UTF-8"),
         ]);
         let mut cfg = settings("http://127.0.0.1:13013/cgi-bin/sendsms", HttpMethod::Get, body);

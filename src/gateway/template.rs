@@ -21,8 +21,11 @@ enum Piece {
     Ref,
     Id,
     Encoding,
-    /// The data coding of SMPP, as Kannel wants it: 0 for GSM 03.38, 2 for UCS-2.
-    Coding,
+    /// One word for GSM 03.38 and another for UCS-2: Kannel's `coding` wants 0 and 2.
+    EncodingWord {
+        gsm7: String,
+        ucs2: String,
+    },
     Segments,
 }
 
@@ -82,19 +85,19 @@ impl Piece {
             "recipient" => Piece::Recipient,
             "text" => Piece::Text,
             "sender" => Piece::Sender,
-            "ref" | "gateway_ref" => Piece::Ref,
+            "ref" => Piece::Ref,
             "id" => Piece::Id,
             "encoding" => Piece::Encoding,
-            "coding" => Piece::Coding,
             "segments" => Piece::Segments,
-            // The name may be a piece of a password with a brace in it, so it is not repeated.
-            _ => {
-                return Err(
-                    "unknown placeholder; known are {recipient}, {text}, {sender}, {gateway_ref}, {id}, \
-                            {encoding}, {coding} and {segments}; a literal brace is written {{ or }}"
-                        .to_owned(),
-                );
-            }
+            other => match other.strip_prefix("encoding:").and_then(|words| words.split_once('|')) {
+                Some((gsm7, ucs2)) => Piece::EncodingWord { gsm7: gsm7.to_owned(), ucs2: ucs2.to_owned() },
+                // The name may be a piece of a password with a brace in it, so it is not repeated.
+                None => {
+                    return Err("unknown placeholder; known are {recipient}, {text}, {sender}, {ref}, {id}, \
+                                {encoding}, {encoding:A|B} and {segments}; a literal brace is written {{ or }}"
+                        .to_owned());
+                }
+            },
         })
     }
 }
@@ -126,9 +129,9 @@ impl<'a> Values<'a> {
             Piece::Id => return Cow::Owned(message.id.to_string()),
             Piece::Segments => return Cow::Owned(message.segments.to_string()),
             Piece::Encoding => message.encoding.as_str(),
-            Piece::Coding => match message.encoding {
-                Encoding::Gsm7 => "0",
-                Encoding::Ucs2 => "2",
+            Piece::EncodingWord { gsm7, ucs2 } => match message.encoding {
+                Encoding::Gsm7 => gsm7,
+                Encoding::Ucs2 => ucs2,
             },
         })
     }
@@ -150,14 +153,14 @@ mod tests {
     fn placeholders_are_filled_in_and_doubled_braces_stay() {
         assert_eq!(filled("{{{recipient}}} {text}!", "hi"), "{+353871234567} hi!");
         assert_eq!(filled("{id} {ref} {sender} {encoding}", ""), "1 1-00000000-1 Clinic gsm7");
-        assert_eq!(filled("{coding} {segments} {gateway_ref}", ""), "0 1 1-00000000-1");
+        assert_eq!(filled("{encoding:0|2} {segments} {ref}", ""), "0 1 1-00000000-1");
         assert_eq!(filled("", "hi"), "");
         assert_eq!(filled("{text}", "{sender}"), "{sender}", "a text is never a template");
     }
 
     #[test]
     fn unknown_placeholders_and_single_braces_are_errors_that_repeat_nothing() {
-        for text in ["{recipent}", "{", "}", "a{b", "a}b", "{}", "{ text }", "{encoding:0|2}", "s3cret{x}"] {
+        for text in ["{recipent}", "{", "}", "a{b", "a}b", "{}", "{ text }", "{encoding:0}", "s3cret{x}"] {
             let error = Template::parse(text).unwrap_err();
             assert!(!error.contains("recipent") && !error.contains("s3cret"), "{error}");
         }

@@ -45,6 +45,19 @@ pub enum StoreError {
     Answer { statement: &'static str, reason: String },
 }
 
+impl StoreError {
+    /// The statement that failed; `None`: there was no connection to run it on.
+    pub const fn statement(&self) -> Option<&'static str> {
+        match self {
+            StoreError::Unavailable(_) => None,
+            StoreError::InDoubt { statement, .. }
+            | StoreError::Locked { statement }
+            | StoreError::Refused { statement, .. }
+            | StoreError::Answer { statement, .. } => Some(statement),
+        }
+    }
+}
+
 /// A statement and the name under which errors and the server's log speak of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Statement {

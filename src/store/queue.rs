@@ -10,9 +10,9 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 use crate::message::{AttemptNo, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion};
 use crate::store::{Statement, Store, StoreError, column, statement};
 
-const DISCOVER: Statement = statement!("native/discover");
+pub const DISCOVER: Statement = statement!("native/discover");
 const NEXT_DUE: Statement = statement!("native/next_due");
-const WAVE: Statement = statement!("native/wave");
+pub const WAVE: Statement = statement!("native/wave");
 const WAVE_TOMBSTONE: Statement = statement!("native/wave_tombstone");
 const TEMPLATES: Statement = statement!("native/templates");
 
@@ -167,8 +167,8 @@ fn due_row(lane: Lane, row: &tokio_postgres::Row) -> Result<DueRow, StoreError> 
             gateway: column(DISCOVER, row, 11)?,
         },
         expired: column(DISCOVER, row, 3)?,
-        // `-infinity` as send_after: due for ever, which no Duration holds.
-        due_for: Duration::try_from_secs_f64(due_for).unwrap_or(Duration::MAX),
+        // `-infinity` means "at once" to whoever writes it, not "too late since ever".
+        due_for: Duration::try_from_secs_f64(due_for).unwrap_or_default(),
     })
 }
 

@@ -21,6 +21,7 @@ pub struct NewMessage {
     pub recipient: String,
     pub body: Option<String>,
     pub template: Option<String>,
+    pub language: Option<String>,
     /// JSON text.
     pub params: Option<String>,
     pub sender: Option<String>,
@@ -54,6 +55,7 @@ impl Store {
                     /* sender */ &message.sender,
                     /* gateway */ &message.gateway,
                     /* lane */ &message.lane.as_str(),
+                    /* language */ &message.language,
                 ],
             )
             .await?;

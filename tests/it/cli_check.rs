@@ -185,7 +185,7 @@ async fn a_dead_gateway_is_unavailable_and_the_others_are_still_looked_at() {
         v1_gateway("dead", &dead_address())
     );
     let ended = check(&db.daemon_url().await, "", &gateways).await.expect(69);
-    assert_finding(&ended, "gateway dead", "failed", "firewall");
+    assert_finding(&ended, "gateway dead", "failed", "ask the network team");
     assert_finding(&ended, "gateway alive", "ok", "can be reached");
 }
 
@@ -231,6 +231,12 @@ async fn an_address_for_receipts_that_somebody_else_has_is_a_failure() {
     );
     let ended = check(&db.daemon_url().await, "", &rest).await.expect(78);
     assert_finding(&ended, "callbacks", "failed", "is in use by another program");
+    let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    let alive = "INSERT INTO outboxd.daemon (instance, host, pid, version, role, started_at)
+                 VALUES ('i', $1, 77, '0.1.0', 'leader', now())";
+    db.client().await.execute(alive, &[&host]).await.unwrap();
+    let ended = check(&db.daemon_url().await, "", &rest).await.expect(0);
+    assert_finding(&ended, "callbacks", "ok", "a daemon runs here");
     drop(taken);
     let ended = check(&db.daemon_url().await, "", &rest).await.expect(0);
     assert_finding(&ended, "callbacks", "ok", "is free");

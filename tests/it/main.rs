@@ -6,7 +6,12 @@
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
 mod cli_check;
+mod cli_hold;
 mod cli_migrate;
+mod cli_render;
+mod cli_repair;
+mod cli_send;
+mod cli_status;
 mod config;
 mod crash;
 mod gateway_egress;
@@ -19,6 +24,7 @@ mod journey;
 mod layers;
 mod oracles;
 mod readme;
+mod receipts;
 mod schedule;
 mod sim_callbacks;
 mod sim_control;
@@ -26,4 +32,5 @@ mod sim_dialects;
 mod sim_faults;
 mod sim_ledger;
 mod sim_receiver;
+mod statements;
 mod support;

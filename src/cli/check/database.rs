@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::cli::LEADER_SILENCE;
 use crate::cli::check::{Finding, Outcome};
 use crate::compose::Templates;
-use crate::config::{Config, Wake};
+use crate::config::{Config, Queue, Wake};
 use crate::engine::lead::why_hold;
 use crate::store::inspect::{MissingGrant, Server};
 use crate::store::migrate::SchemaState;
@@ -90,18 +90,22 @@ fn unexpected(name: &str, error: &StoreError) -> Finding {
 
 fn connection(config: &Config, server: &Server) -> Finding {
     let tls = server.tls.as_deref().unwrap_or("no TLS");
-    let detail = format!(
-        "{}: PostgreSQL {}, database {}, user {}, {tls}",
-        config.database.shown, server.version, server.database, server.user
-    );
+    let detail =
+        format!("{}: PostgreSQL {}, as {}, {tls}", config.database.shown, server.version, server.user);
+    match connection_faults(server) {
+        Some(advice) => Finding::wrong("database", detail, advice),
+        None => Finding::ok("database", detail),
+    }
+}
+
+/// What to do about a server that cannot be used.
+fn connection_faults(server: &Server) -> Option<String> {
     if server.version_num / 10_000 < OLDEST_MAJOR {
-        return Finding::wrong("database", detail, format!("PostgreSQL {OLDEST_MAJOR} or newer is needed"));
+        return Some(format!("PostgreSQL {OLDEST_MAJOR} or newer is needed"));
     }
-    if server.in_recovery {
-        let advice = "this is a replica: name the primary, or all hosts with target_session_attrs=read-write";
-        return Finding::wrong("database", detail, advice);
-    }
-    Finding::ok("database", detail)
+    server.in_recovery.then(|| {
+        "this is a replica: name the primary, or all hosts with target_session_attrs=read-write".to_owned()
+    })
 }
 
 fn schema(server: &Server, state: Result<SchemaState, StoreError>) -> Finding {
@@ -182,7 +186,7 @@ async fn triggers(config: &Config, server: &Server, store: &Store) -> Vec<Findin
     let silent = |rings: bool| -> Vec<&str> {
         triggers.iter().filter(|t| t.rings == rings && !t.fires).map(|t| t.name.as_str()).collect()
     };
-    let mut findings = vec![doorbell(config, server, &silent(true))];
+    let mut findings = vec![doorbell(&config.queue, server, &silent(true))];
     let defaults = silent(false);
     if !defaults.is_empty() {
         findings.push(Finding::warning(
@@ -197,9 +201,9 @@ async fn triggers(config: &Config, server: &Server, store: &Store) -> Vec<Findin
     findings
 }
 
-fn doorbell(config: &Config, server: &Server, silent: &[&str]) -> Finding {
-    let wake = config.queue.wake;
-    let poll = humantime::format_duration(config.queue.poll_interval);
+fn doorbell(queue: &Queue, server: &Server, silent: &[&str]) -> Finding {
+    let wake = queue.wake;
+    let poll = humantime::format_duration(queue.poll_interval);
     if wake == Wake::Poll {
         return Finding::ok("doorbell", format!("not used: the table is polled every {poll}, as configured"));
     }
@@ -298,4 +302,60 @@ async fn daemon_here(store: &Store) -> bool {
         .daemons
         .iter()
         .any(|daemon| daemon.host == here && daemon.seen_seconds_ago < LEADER_SILENCE.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{connection_faults, doorbell};
+    use crate::cli::check::Outcome;
+    use crate::config::{Queue, Wake};
+    use crate::store::inspect::{RoleStanding, Server};
+
+    fn server(version_num: i32, in_recovery: bool, max_prepared_transactions: i32) -> Server {
+        Server {
+            version_num,
+            version: "test".to_owned(),
+            user: "daemon".to_owned(),
+            database: "outbox".to_owned(),
+            in_recovery,
+            tls: None,
+            max_prepared_transactions,
+            role: RoleStanding {
+                superuser: false,
+                owns_outbox: false,
+                needs_daemon_role: true,
+                has_daemon_role: true,
+            },
+        }
+    }
+
+    fn queue(wake: Wake) -> Queue {
+        Queue {
+            wake,
+            poll_interval: Duration::from_secs(5),
+            lease: Duration::from_secs(5),
+            lookahead: 10,
+            stale_after: None,
+            stale_after_urgent: None,
+            shutdown_grace: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn with_two_phase_commit_the_daemon_polls_unless_told_to_ring() {
+        let found = doorbell(&queue(Wake::Auto), &server(150_000, false, 10), &[]);
+        assert_eq!(found.outcome, Outcome::Ok);
+        assert!(found.detail.contains("polled every 5s"), "{found:?}");
+        let found = doorbell(&queue(Wake::Notify), &server(150_000, false, 10), &[]);
+        assert_eq!(found.outcome, Outcome::Warning);
+    }
+
+    #[test]
+    fn an_old_server_and_a_replica_are_refused() {
+        assert!(connection_faults(&server(140_000, false, 0)).is_none());
+        assert!(connection_faults(&server(130_014, false, 0)).is_some_and(|advice| advice.contains("14")));
+        assert!(connection_faults(&server(150_000, true, 0)).is_some_and(|a| a.contains("replica")));
+    }
 }

@@ -55,7 +55,9 @@ fn refused(name: String, gateway: &str, failure: &ProbeFailure) -> Finding {
         DeferCause::Unreachable => Finding::unreachable(
             name,
             detail,
-            "name resolution, firewall and proxy must let this host connect there",
+            format!(
+                "ask the network team to let this host through; if only a proxy may, set proxy in [gateway.{gateway}]"
+            ),
         ),
         DeferCause::Throttled | DeferCause::Busy | DeferCause::NotStarted => {
             Finding::unreachable(name, detail, "it should pass; ask the gateway's support if it does not")

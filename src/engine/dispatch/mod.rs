@@ -215,8 +215,8 @@ impl Dispatch {
             Event::Templates(rows) => self.templates_came(rows, now),
             Event::NextDue(due) => self.next_due_came(due, now),
             Event::Orders(orders) => self.orders_came(orders, now),
-            Event::FellAsleep(outcome) => {
-                self.wakefulness.fell_asleep(outcome.is_ok());
+            Event::FellAsleep(falling, outcome) => {
+                self.wakefulness.fell_asleep(&falling, outcome.is_ok());
                 self.plan.wake();
             }
             Event::Swept => self.plan.wake(),
@@ -229,22 +229,20 @@ impl Dispatch {
         self.plan.wake();
         self.trouble = None;
         self.templates = TemplateState::Stale;
-        self.drop_doubtful();
+        self.forget_doubtful();
         if let Some(reason) = &leading.held {
             warn!(reason, "everything is held; nothing is sent");
         }
         self.term =
             Some(Term { epoch: leading.epoch, nonce: leading.nonce, next_seq: 1, held: leading.held });
-        self.wakefulness =
-            Wakefulness::new(self.wakefulness.has_doorbell(), self.config.queue.poll_interval, now)
-                .with_ears(self.wakefulness.has_ears());
+        self.wakefulness.start_over(now);
         self.clockwork = upkeep::Clockwork::new(now);
         self.show_all_gateways();
     }
 
     fn end_term(&mut self) {
         self.term = None;
-        self.drop_doubtful();
+        self.forget_doubtful();
         self.plan.start_over();
         for index in 0..self.gateways.len() {
             self.hold_back(index);
@@ -304,7 +302,7 @@ impl Dispatch {
             consider(self.clockwork.next_question());
             consider(self.trouble);
             if self.trouble.is_none() {
-                consider(self.plan.next_at());
+                consider(self.plan.next_at(now));
                 for (index, run) in self.gateways.iter().enumerate() {
                     if !run.committing && self.plan.has_ready(index) && self.plan.room_for_wave(index) > 0 {
                         consider(run.pace.next_at(now));
@@ -322,15 +320,20 @@ impl Dispatch {
         if matches!(error, StoreError::Locked { .. }) {
             return;
         }
-        if !self.clockwork.database_trouble_said {
+        let fault = (error.statement(), error.to_string());
+        if self.clockwork.database_fault.as_ref() != Some(&fault) {
             warn!(%error, "the database does not answer as it should; trying again");
-            self.clockwork.database_trouble_said = true;
+            self.clockwork.database_fault = Some(fault);
         }
         self.trouble = Some(now + TROUBLE_PAUSE);
     }
 
-    fn database_works(&mut self) {
-        if std::mem::take(&mut self.clockwork.database_trouble_said) {
+    /// A statement of a kind that failed before went well. (Another kind says nothing: one may be refused for ever while
+    /// the others work.)
+    fn database_works(&mut self, statement: &str) {
+        let mended =
+            |fault: &mut (Option<&'static str>, String)| fault.0.is_none_or(|name| name == statement);
+        if self.clockwork.database_fault.take_if(mended).is_some() {
             info!("the database works again");
         }
     }

@@ -12,34 +12,39 @@ use crate::engine::dispatch::{Dispatch, Judged, TemplateState};
 use crate::engine::plan::{PageEnd, Read, Ready};
 use crate::message::{Lane, Status};
 use crate::store::StoreError;
-use crate::store::queue::{Discover, DueRow};
+use crate::store::queue::{self, Discover, DueRow};
 use crate::text::code;
 
 /// The row was due for too long to be sent without asking.
 const HELD_STALE: &str = "held_stale";
 
 impl Dispatch {
-    /// Starts whatever is to be read: at most one page a lane at a time.
+    /// Starts whatever is to be read.
     pub(super) fn read_on(&mut self, now: Moment) {
         if self.templates == TemplateState::Stale {
             self.load_templates();
         }
         for lane in Lane::ALL {
-            let Some(read) = self.plan.next_read(lane, now) else { continue };
-            let what = Discover {
-                lane,
-                after: read.after,
-                up_to: read.up_to,
-                without_gateways: read.without_gateways.clone(),
-                limit: i64::try_from(read.limit).unwrap_or(i64::MAX),
-            };
-            let store = self.store.clone();
-            self.ask(async move {
-                let begun = Instant::now();
-                let rows = store.discover(&what).await;
-                Some(Event::Page { read, rows, cost: begun.elapsed() })
-            });
+            while let Some(read) = self.plan.next_read(lane, now) {
+                self.discover(read);
+            }
         }
+    }
+
+    fn discover(&mut self, read: Read) {
+        let what = Discover {
+            lane: read.lane,
+            after: read.after,
+            up_to: read.up_to,
+            without_gateways: read.without_gateways.clone(),
+            limit: i64::try_from(read.limit).unwrap_or(i64::MAX),
+        };
+        let store = self.store.clone();
+        self.ask(async move {
+            let begun = Instant::now();
+            let rows = store.discover(&what).await;
+            Some(Event::Page { read, rows, cost: begun.elapsed() })
+        });
     }
 
     pub(super) fn page_came(
@@ -57,30 +62,28 @@ impl Dispatch {
                 return;
             }
         };
-        self.database_works();
-        let mut page = PageEnd {
-            last: rows.last().map(|due| due.row.position()),
-            full: rows.len() >= read.limit,
-            new: 0,
-            cost,
-        };
+        self.database_works(queue::DISCOVER.name);
+        let page =
+            PageEnd { last: rows.last().map(|due| due.row.position()), full: rows.len() >= read.limit, cost };
         if let Some(due) = rows.last() {
             let age = i64::try_from(due.due_for.as_micros()).unwrap_or(0);
             self.plan.set_database_time(due.row.send_after_us.saturating_add(age), now);
         }
         // A term that ended meanwhile took the plan's memory with it: then these rows are nobody's.
+        let held_before = self.plan.held();
         if self.may_send() {
             for due in rows {
                 if !self.plan.is_known(due.row.id, due.row.version) {
-                    page.new += 1;
                     self.judge(due);
                 }
             }
         }
-        if page.new > 0 {
-            debug!(lane = %read.lane, kind = ?read.kind, rows = page.new, ?cost, "read");
+        // Rows that a stopped gateway leaves in the table are not news: they must not keep us awake.
+        let new = self.plan.held().saturating_sub(held_before);
+        if new > 0 {
+            debug!(lane = %read.lane, kind = ?read.kind, rows = new, ?cost, "read");
         }
-        self.wakefulness.found(page.new, now);
+        self.wakefulness.found(new, now);
         self.clockwork.rows_came();
         self.plan.page_read(read, page, now);
     }
@@ -153,11 +156,13 @@ impl Dispatch {
         }
     }
 
-    /// Nobody will judge them in this term; they are read again in the next.
-    pub(super) fn drop_doubtful(&mut self) {
-        for due in std::mem::take(&mut self.doubtful) {
+    /// Nothing will be sent for now, and everything is read again before it is.
+    pub(super) fn forget_doubtful(&mut self) {
+        for due in self.doubtful.drain(..) {
+            // Nobody would record it any more: without this, it would stay taken for ever.
             self.plan.recorded(due.row.id, None);
         }
+        self.clockwork.doubtful_covered = 0;
     }
 
     /// A retry or a schedule counts from its own time, so old rows that somebody asked for are not stale.

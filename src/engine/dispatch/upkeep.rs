@@ -35,7 +35,8 @@ pub(super) struct Clockwork {
     sweep_at: Moment,
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
-    pub(super) database_trouble_said: bool,
+    /// What the log last said is wrong with the database.
+    pub(super) database_fault: Option<(Option<&'static str>, String)>,
 }
 
 impl Clockwork {
@@ -49,7 +50,7 @@ impl Clockwork {
             asking_orders: false,
             sweep_at: now + SWEEP_PAUSE,
             doubtful_covered: 0,
-            database_trouble_said: false,
+            database_fault: None,
         }
     }
 
@@ -97,11 +98,12 @@ impl Dispatch {
                     let store = self.store.clone();
                     self.ask(async move { said(store.register_asleep(believed).await) });
                 }
-                WakeAction::FallAsleep(believed) => {
+                WakeAction::FallAsleep(falling) => {
                     let store = self.store.clone();
-                    self.ask(
-                        async move { Some(Event::FellAsleep(wake::fall_asleep(&store, believed).await)) },
-                    );
+                    self.ask(async move {
+                        let outcome = wake::fall_asleep(&store, &falling).await;
+                        Some(Event::FellAsleep(falling, outcome))
+                    });
                 }
             }
         }
@@ -181,8 +183,8 @@ impl Dispatch {
                 warn!(reason, "everything is held; nothing is sent");
                 term.held = Some(reason);
                 self.clockwork.orders_at = Some(now + ORDERS_PAUSE);
-                self.drop_doubtful();
                 self.plan.start_over();
+                self.forget_doubtful();
                 for index in 0..self.gateways.len() {
                     self.hold_back(index);
                 }

@@ -12,7 +12,7 @@ use crate::engine::plan::{GatewayIndex, Ready};
 use crate::engine::record::Job;
 use crate::engine::{Event, WaveName};
 use crate::message::{MessageId, NotifyRef};
-use crate::store::queue::{WaveEntry, WaveIntent, WaveKey, WaveOutcome};
+use crate::store::queue::{self, WaveEntry, WaveIntent, WaveKey, WaveOutcome};
 use crate::store::record::Fits;
 use crate::store::{Store, StoreError};
 
@@ -72,7 +72,7 @@ impl Dispatch {
         self.gateways[index].committing = false;
         let confirmed: HashSet<MessageId> = match outcome {
             Ok(WaveOutcome::Confirmed(ids)) => {
-                self.database_works();
+                self.database_works(queue::WAVE.name);
                 ids.into_iter().collect()
             }
             Ok(WaveOutcome::Fenced) => {

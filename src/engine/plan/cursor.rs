@@ -1,10 +1,16 @@
 //! Where a lane has been read up to, and how what appears behind that place is found.
 //!
 //! Rows appear behind the watermark: transactions that commit late, retries, schedules, edits, replicated rows. Reading
-//! from the start finds them all, and is done at every look while it is cheap. When it is not (a forgotten transaction
-//! pins a million dead index entries), windows of growing length behind the present are read again, each resting for
-//! twenty times of what it cost, the longest one reaching back to the start: the short ones find a late commit within
-//! milliseconds, the long one finds everything, and none takes more than a twentieth of the time.
+//! from the start finds them all, and is done at every look while one cheap page does it. When it does not (a forgotten
+//! transaction pins a million dead index entries, a stopped gateway leaves a million rows), windows of growing length
+//! behind the present are read, page by page, each resting after a page for twenty times of what it cost; the longest
+//! one reaches back to the start. The short ones find a late commit within milliseconds, the long one finds everything,
+//! and none takes more than a twentieth of the time.
+//!
+//! A lane has two reads under way at most: a near one, short by experience, and a far one for what may take long, so
+//! that new rows wait for neither a costly window nor a million rows that are read again.
+//!
+//! Must not forget: what a read was to find is wanted again when it fails.
 
 use std::time::Duration;
 
@@ -14,9 +20,9 @@ use crate::message::{Lane, Position};
 
 /// Reading from the start is cheap below this.
 const CHEAP: Duration = Duration::from_millis(2);
-/// With more rows in memory than this, a page from the start would mostly bring rows that we hold.
-const FEW_KNOWN: usize = 250;
-/// A window rests so many times longer than it took, and at least so long.
+/// A window whose page costs more is read beside the others.
+const COSTLY: Duration = Duration::from_millis(5);
+/// A window rests so many times longer than its page took, and at least so long.
 const REST_FACTOR: u32 = 20;
 const REST_MIN: Duration = Duration::from_millis(10);
 /// Windows behind the present; the last reaches back to the start.
@@ -39,6 +45,18 @@ pub struct Read {
     pub up_to: Position,
     pub limit: usize,
     pub without_gateways: Vec<String>,
+    /// The same, by index.
+    pub(super) left_out: Vec<GatewayIndex>,
+    /// Whose rows are read again, each from where.
+    pub(super) restarts: Vec<(GatewayIndex, Position)>,
+    slot: Slot,
+    generation: u64,
+}
+
+impl Read {
+    pub(super) fn is_far(&self) -> bool {
+        self.slot == Slot::Far
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,20 +69,35 @@ pub enum ReadKind {
     Behind(usize),
     /// Rows that changed under our hands, or that a wave did not take.
     Again,
-    /// Rows of one gateway that did not fit before.
-    Restart(GatewayIndex),
+    /// Rows that their gateways had no place for before.
+    Restart,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Near,
+    Far,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    kind: ReadKind,
+    after: Position,
+    up_to: Position,
 }
 
 #[derive(Debug)]
 pub(super) struct Cursor {
+    /// Tells the reads of before `start_over` from those after it.
+    generation: u64,
     watermark: Position,
     woken: bool,
     more: bool,
-    reading: bool,
-    again: Option<Position>,
+    near_reading: bool,
+    far_reading: bool,
+    /// Everything after the first place up to the second is to be read again.
+    again: Option<(Position, Position)>,
     windows: [Window; WINDOWS.len()],
-    /// The window that is being read, page by page.
-    scan: Option<Scan>,
     /// So that reading ahead and looking behind take turns.
     ahead_last: bool,
     database_clock: Option<(i64, Moment)>,
@@ -73,28 +106,49 @@ pub(super) struct Cursor {
 #[derive(Debug, Clone, Copy)]
 struct Window {
     wanted: bool,
+    /// It is being read page by page, and goes on from here.
+    after: Option<Position>,
+    /// A page of it is under way.
+    reading: bool,
     rests_until: Moment,
+    /// Of a page, smoothed.
     cost: Duration,
+    /// The last time, one page held it all.
+    one_page: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Scan {
-    window: usize,
-    after: Position,
-    cost: Duration,
+impl Window {
+    const NEW: Window = Window {
+        wanted: false,
+        after: None,
+        reading: false,
+        rests_until: Moment::ZERO,
+        cost: Duration::ZERO,
+        one_page: true,
+    };
+
+    fn rest(&mut self, cost: Duration, now: Moment) {
+        // Smoothed, so that one disturbed look does not decide.
+        self.cost = if self.cost.is_zero() { cost } else { (self.cost * 3 + cost) / 4 };
+        self.rests_until = now + (cost * REST_FACTOR).max(REST_MIN);
+    }
+
+    fn slot(&self) -> Slot {
+        if self.cost < COSTLY { Slot::Near } else { Slot::Far }
+    }
 }
 
 impl Default for Cursor {
     fn default() -> Cursor {
         Cursor {
+            generation: 0,
             watermark: Position::START,
             woken: true,
             more: false,
-            reading: false,
+            near_reading: false,
+            far_reading: false,
             again: None,
-            windows: [Window { wanted: false, rests_until: Moment::ZERO, cost: Duration::ZERO };
-                WINDOWS.len()],
-            scan: None,
+            windows: [Window::NEW; WINDOWS.len()],
             ahead_last: false,
             database_clock: None,
         }
@@ -109,66 +163,117 @@ impl Cursor {
         }
     }
 
+    /// From the start again. Reads under way come back and count for nothing; what reading costs is still known.
+    pub(super) fn start_over(&mut self) {
+        self.generation += 1;
+        self.watermark = Position::START;
+        self.woken = true;
+        self.more = false;
+        self.again = None;
+        for window in &mut self.windows {
+            window.wanted = false;
+            window.after = None;
+            window.reading = false;
+        }
+    }
+
     pub(super) fn set_database_time(&mut self, us: i64, now: Moment) {
         self.database_clock = Some((us, now));
     }
 
-    pub(super) fn look_again_from(&mut self, place: Position) {
-        if self.again.is_none_or(|present| present > place) {
-            self.again = Some(place);
-        }
+    pub(super) fn look_again(&mut self, after: Position, up_to: Position) {
+        self.again = Some(match self.again {
+            Some((first, last)) => (first.min(after), last.max(up_to)),
+            None => (after, up_to),
+        });
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        !self.reading
+        !self.near_reading
+            && !self.far_reading
             && !self.woken
             && !self.more
             && self.again.is_none()
-            && self.scan.is_none()
-            && !self.windows.iter().any(|w| w.wanted)
+            && self.active_windows().next().is_none()
     }
 
-    pub(super) fn next_at(&self) -> Option<Moment> {
-        if self.reading {
-            return None;
-        }
-        self.wanted_windows().map(|w| self.windows[w].rests_until).min()
-    }
-
-    pub(super) fn next_read(
-        &mut self,
-        lane: Lane,
-        now: Moment,
-        restart: Option<(GatewayIndex, Position)>,
-        known: usize,
-    ) -> Option<Read> {
-        if self.reading {
-            return None;
-        }
-        let ahead = self.woken || self.more;
-        let behind = self.behind(now, restart);
-        let (kind, after, up_to) = match behind {
-            Some(choice) if !ahead || self.ahead_last => {
-                self.ahead_last = false;
-                choice
-            }
-            _ if ahead => {
-                self.ahead_last = true;
-                self.woken = false;
-                if !self.more && self.is_cheap(known) && self.windows[WHOLE].rests_until <= now {
-                    (ReadKind::Whole, Position::START, Position::END)
-                } else {
-                    (ReadKind::Forward, self.watermark, Position::END)
-                }
-            }
-            _ => return None,
+    /// When a resting window may be read. Everything else that is wanted is given out at once by `next_near` and
+    /// `next_far`, or waits for a read that is under way.
+    pub(super) fn next_at(&self, now: Moment, far_free: bool) -> Option<Moment> {
+        let free = |slot| match slot {
+            Slot::Near => !self.near_reading,
+            Slot::Far => far_free && !self.far_reading,
         };
-        self.reading = true;
-        Some(Read { lane, kind, after, up_to, limit: 0, without_gateways: Vec::new() })
+        self.active_windows()
+            .filter(|w| free(self.windows[*w].slot()) && !self.is_empty(*w, now))
+            .map(|w| self.windows[w].rests_until)
+            .min()
+    }
+
+    /// `few_held`: a page from the start would mostly bring rows that are not in memory.
+    pub(super) fn next_near(&mut self, lane: Lane, now: Moment, few_held: bool) -> Option<Read> {
+        if self.near_reading {
+            return None;
+        }
+        self.forget_empty_windows(now);
+        let whole = &self.windows[WHOLE];
+        let span = if self.woken
+            && !self.more
+            && few_held
+            && self.whole_is_cheap()
+            && whole.after.is_none()
+            && whole.rests_until <= now
+        {
+            self.woken = false;
+            for window in &mut self.windows {
+                window.wanted = false;
+                window.after = None;
+            }
+            Span { kind: ReadKind::Whole, after: Position::START, up_to: Position::END }
+        } else {
+            let ahead = self.woken || self.more;
+            match self.due_window(Slot::Near, now) {
+                Some(window) if !ahead || self.ahead_last => {
+                    self.ahead_last = false;
+                    self.window_page(window, now)
+                }
+                _ if ahead => {
+                    self.ahead_last = true;
+                    self.woken = false;
+                    Span { kind: ReadKind::Forward, after: self.watermark, up_to: Position::END }
+                }
+                _ => return None,
+            }
+        };
+        self.near_reading = true;
+        Some(self.read(lane, span, Slot::Near))
+    }
+
+    pub(super) fn wants_far(&self, now: Moment, restart: Option<Position>) -> bool {
+        !self.far_reading
+            && (self.again.is_some() || restart.is_some() || self.due_window(Slot::Far, now).is_some())
+    }
+
+    /// `restart`: the first place from which a gateway with room wants its rows again.
+    pub(super) fn next_far(&mut self, lane: Lane, now: Moment, restart: Option<Position>) -> Option<Read> {
+        if self.far_reading {
+            return None;
+        }
+        let span = if let Some((after, up_to)) = self.again.take() {
+            Span { kind: ReadKind::Again, after, up_to }
+        } else if let Some(window) = self.due_window(Slot::Far, now) {
+            // Before the restarts, of which there may be many: it rests in between, they do not.
+            self.window_page(window, now)
+        } else if let Some(after) = restart {
+            Span { kind: ReadKind::Restart, after, up_to: self.watermark.max(after) }
+        } else {
+            return None;
+        };
+        self.far_reading = true;
+        Some(self.read(lane, span, Slot::Far))
     }
 
     pub(super) fn page_read(&mut self, read: &Read, page: PageEnd, now: Moment) {
-        self.reading = false;
         let reached = page.last.unwrap_or(Position::START);
         match read.kind {
             ReadKind::Forward => {
@@ -176,85 +281,121 @@ impl Cursor {
                 self.more = page.full;
             }
             ReadKind::Whole => {
-                if page.full && reached < self.watermark {
-                    self.look_again_from(reached);
+                let short = page.full && reached < self.watermark;
+                if short {
+                    // Not cheap after all: the rest of it is read like the other windows, and they meanwhile.
+                    for window in &mut self.windows[..WHOLE] {
+                        window.wanted = true;
+                    }
+                    self.windows[WHOLE].after = Some(reached);
                 } else {
                     self.more = page.full;
                 }
                 self.watermark = self.watermark.max(reached);
-                self.rest(WHOLE, page.cost, now);
-                for window in &mut self.windows {
-                    window.wanted = false;
-                }
+                self.windows[WHOLE].one_page = !short;
+                self.windows[WHOLE].rest(page.cost, now);
             }
             ReadKind::Behind(window) => {
-                let cost = self.scan.map_or(Duration::ZERO, |scan| scan.cost) + page.cost;
-                if page.full && reached < self.watermark {
-                    self.scan = Some(Scan { window, after: reached, cost });
-                } else {
-                    self.scan = None;
-                    self.rest(window, cost, now);
-                }
+                let ended = !page.full || reached >= read.up_to;
+                let state = &mut self.windows[window];
+                state.reading = false;
+                state.after = if ended { None } else { Some(reached) };
+                state.one_page = ended && read.after == Position::START;
+                state.rest(page.cost, now);
             }
             ReadKind::Again => {
-                // Moved back meanwhile by another row: then that stays.
-                if self.again == Some(read.after) {
-                    self.again = page.last.filter(|_| page.full);
+                if let (true, Some(last)) = (page.full && reached < read.up_to, page.last) {
+                    self.look_again(last, read.up_to);
                 }
             }
-            ReadKind::Restart(_) => {}
+            // Rows ahead of the watermark may have been left out as well.
+            ReadKind::Restart => self.more |= !page.full,
         }
     }
 
     pub(super) fn read_failed(&mut self, read: &Read) {
-        self.reading = false;
         match read.kind {
-            ReadKind::Forward | ReadKind::Whole => self.woken = true,
+            ReadKind::Forward => self.woken = true,
+            ReadKind::Whole => self.wake(),
             ReadKind::Behind(window) => {
-                self.scan = None;
-                self.windows[window].wanted = true;
+                let state = &mut self.windows[window];
+                state.reading = false;
+                state.after = Some(read.after);
             }
-            ReadKind::Again | ReadKind::Restart(_) => {}
+            ReadKind::Again => self.look_again(read.after, read.up_to),
+            ReadKind::Restart => {}
         }
     }
 
-    fn behind(
-        &mut self,
-        now: Moment,
-        restart: Option<(GatewayIndex, Position)>,
-    ) -> Option<(ReadKind, Position, Position)> {
-        if let Some(place) = self.again {
-            if place < self.watermark {
-                return Some((ReadKind::Again, place, self.watermark));
-            }
-            self.again = None;
+    /// To be called first when a read comes back. Whether it still counts.
+    pub(super) fn came_back(&mut self, read: &Read) -> bool {
+        match read.slot {
+            Slot::Near => self.near_reading = false,
+            Slot::Far => self.far_reading = false,
         }
-        if let Some((gateway, place)) = restart {
-            return Some((ReadKind::Restart(gateway), place, self.watermark.max(place)));
-        }
-        if let Some(scan) = self.scan {
-            return Some((ReadKind::Behind(scan.window), scan.after, self.watermark));
-        }
-        let window = self.wanted_windows().find(|w| self.windows[*w].rests_until <= now)?;
-        self.windows[window].wanted = false;
-        Some((ReadKind::Behind(window), self.window_start(window, now), self.watermark))
+        read.generation == self.generation
     }
 
-    /// While reading from the start is cheap, the shorter windows add nothing.
-    fn wanted_windows(&self) -> impl Iterator<Item = usize> + '_ {
-        let first = if self.windows[WHOLE].cost < CHEAP { WHOLE } else { 0 };
-        (first..WINDOWS.len()).filter(|w| self.windows[*w].wanted)
+    fn read(&self, lane: Lane, span: Span, slot: Slot) -> Read {
+        let Span { kind, after, up_to } = span;
+        Read {
+            lane,
+            kind,
+            after,
+            up_to,
+            limit: 0,
+            without_gateways: Vec::new(),
+            left_out: Vec::new(),
+            restarts: Vec::new(),
+            slot,
+            generation: self.generation,
+        }
     }
 
-    fn is_cheap(&self, known: usize) -> bool {
-        self.windows[WHOLE].cost < CHEAP && known < FEW_KNOWN
-    }
-
-    fn rest(&mut self, window: usize, cost: Duration, now: Moment) {
+    fn window_page(&mut self, window: usize, now: Moment) -> Span {
+        let start = self.window_start(window, now);
         let state = &mut self.windows[window];
-        // Smoothed, so that one disturbed look does not decide.
-        state.cost = if state.cost.is_zero() { cost } else { (state.cost * 3 + cost) / 4 };
-        state.rests_until = now + (cost * REST_FACTOR).max(REST_MIN);
+        let after = state.after.take().unwrap_or_else(|| {
+            state.wanted = false;
+            start
+        });
+        state.reading = true;
+        Span { kind: ReadKind::Behind(window), after, up_to: self.watermark }
+    }
+
+    /// The shortest window that has rested.
+    fn due_window(&self, slot: Slot, now: Moment) -> Option<usize> {
+        self.active_windows().find(|w| {
+            let window = &self.windows[*w];
+            window.slot() == slot && window.rests_until <= now && !self.is_empty(*w, now)
+        })
+    }
+
+    /// Only while no read is ahead: what it passes by, while more is committed, will lie in these windows.
+    fn forget_empty_windows(&mut self, now: Moment) {
+        for window in 0..WINDOWS.len() {
+            if self.is_empty(window, now) {
+                self.windows[window].wanted = false;
+            }
+        }
+    }
+
+    /// The window begins where reading ahead does.
+    fn is_empty(&self, window: usize, now: Moment) -> bool {
+        self.windows[window].after.is_none() && self.window_start(window, now) >= self.watermark
+    }
+
+    /// Windows that want to be read. While reading from the start is cheap, the shorter ones add nothing.
+    fn active_windows(&self) -> impl Iterator<Item = usize> + '_ {
+        let first = if self.whole_is_cheap() { WHOLE } else { 0 };
+        (first..WINDOWS.len()).filter(|w| {
+            let window = &self.windows[*w];
+            !window.reading && (window.wanted || window.after.is_some())
+        })
+    }
+
+    fn whole_is_cheap(&self) -> bool {
+        self.windows[WHOLE].cost < CHEAP && self.windows[WHOLE].one_page
     }
 
     fn window_start(&self, window: usize, now: Moment) -> Position {

@@ -42,6 +42,7 @@ impl Cli {
             .arg(self.directory.path().join("outboxd.toml"))
             .args(arguments)
             .env("GATEWAY_PASSWORD", PASSWORD)
+            .env("CALLBACK_PATH", "/callback/0123456789abcdef")
             .env_remove("PGPASSWORD")
             .stdin(Stdio::null());
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();

@@ -1,6 +1,6 @@
 //! A whole site for one test: a database, a simulated gateway, and configurations for daemons between the two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
@@ -253,6 +253,18 @@ impl Site {
             }
         })
         .await
+    }
+
+    /// References of the rows in this status.
+    pub(crate) async fn references(&self, status: &str) -> BTreeSet<String> {
+        let sql = "SELECT gateway_ref FROM sms.outbox WHERE status = $1";
+        self.sql.query(sql, &[&status]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    }
+
+    /// References of everything that the gateway accepted.
+    pub(crate) async fn sent_references(&self) -> BTreeSet<String> {
+        let ledger = self.ledger().await;
+        ledger.iter().map(|message| message["notify_id"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Waits until the daemon relies on the doorbell.

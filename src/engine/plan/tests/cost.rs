@@ -1,0 +1,201 @@
+//! What the looks behind the watermark cost, and how soon they find a late row, by a clock of the test's own.
+//!
+//! The table holds a million dead index entries, a thousand for each second of the past: a page costs by how many it
+//! must walk over.
+
+use std::time::Duration;
+
+use super::{at, plan, ready_at};
+use crate::clock::Moment;
+use crate::engine::plan::{PageEnd, Plan, Read, ReadKind};
+use crate::message::{Lane, Position, RowVersion};
+
+const DEAD: Duration = Duration::from_secs(1000);
+/// The walk over the dead entries of one second.
+const WALK: Duration = Duration::from_micros(200);
+const ROUND_TRIP: Duration = Duration::from_micros(300);
+
+struct Table {
+    plan: Plan,
+    now: Moment,
+    /// With the moment of its commit.
+    waiting: Vec<(Position, Moment)>,
+    /// Answers under way, each with the moment when it is there.
+    reading: Vec<(Moment, Read, Vec<Position>)>,
+    delays: Vec<Duration>,
+    behind: Duration,
+    dead: bool,
+    reads: usize,
+}
+
+impl Table {
+    fn new(dead: bool) -> Table {
+        Table {
+            plan: plan(2, 16, 2000),
+            // Long enough after the start for a past to exist.
+            now: at(2_000_000),
+            waiting: Vec::new(),
+            reading: Vec::new(),
+            delays: Vec::new(),
+            behind: Duration::ZERO,
+            dead,
+            reads: 0,
+        }
+    }
+
+    fn us(&self) -> i64 {
+        i64::try_from(self.now.as_nanos() / 1000).unwrap()
+    }
+
+    fn cost(&self, read: &Read) -> Duration {
+        if !self.dead {
+            return ROUND_TRIP;
+        }
+        let oldest = self.us() - i64::try_from(DEAD.as_micros()).unwrap();
+        let from = read.after.send_after_us.max(oldest);
+        let to = read.up_to.send_after_us.min(self.us());
+        let walked = u64::try_from((to - from).max(0)).unwrap();
+        ROUND_TRIP + WALK.mul_f64(Duration::from_micros(walked).as_secs_f64())
+    }
+
+    fn commit(&mut self, age: Duration, id: i64) {
+        let send_after_us = self.us() - i64::try_from(age.as_micros()).unwrap();
+        let position = Position { send_after_us, id: crate::message::MessageId(id) };
+        self.waiting.push((position, self.now));
+    }
+
+    fn step(&mut self) {
+        self.now = self.now + Duration::from_micros(500);
+        let (back, still) =
+            std::mem::take(&mut self.reading).into_iter().partition(|(at, ..)| *at <= self.now);
+        self.reading = still;
+        for (_, read, rows) in back {
+            self.take_in(&read, rows);
+        }
+        while let Some(read) = self.plan.next_read(Lane::Normal, self.now) {
+            let mut rows: Vec<Position> = self
+                .waiting
+                .iter()
+                .map(|(position, _)| *position)
+                .filter(|position| *position > read.after && *position <= read.up_to)
+                .collect();
+            rows.sort_unstable();
+            rows.truncate(read.limit);
+            let cost = self.cost(&read);
+            if matches!(read.kind, ReadKind::Behind(_) | ReadKind::Whole) {
+                self.behind += cost;
+            }
+            self.reads += 1;
+            self.reading.push((self.now + cost, read, rows));
+        }
+    }
+
+    fn take_in(&mut self, read: &Read, rows: Vec<Position>) {
+        let page =
+            PageEnd { last: rows.last().copied(), full: rows.len() >= read.limit, cost: self.cost(read) };
+        if !rows.is_empty() {
+            self.plan.set_database_time(self.us(), self.now);
+        }
+        for position in rows {
+            if self.plan.is_known(position.id, RowVersion(1)) {
+                continue;
+            }
+            self.plan.offer(gateway_of(position), ready_at(read.lane, position, RowVersion(1)));
+            if let Some(index) = self.waiting.iter().position(|(waiting, _)| *waiting == position)
+                && gateway_of(position) == 0
+            {
+                self.delays.push(self.now.since(self.waiting[index].1));
+                // Sent, recorded, gone.
+                self.waiting.swap_remove(index);
+                for taken in self.plan.take_for_wave(0, 16) {
+                    self.plan.recorded(taken.id, None);
+                }
+            }
+        }
+        self.plan.page_read(read, page, self.now);
+    }
+
+    /// Wakes it every few milliseconds, as a busy table does, and lets rows come late, up to `oldest`.
+    fn run(&mut self, length: Duration, oldest: Duration) {
+        let end = self.now + length;
+        let mut n: u32 = 0;
+        while self.now < end {
+            if n.is_multiple_of(6) {
+                self.plan.wake();
+            }
+            if n.is_multiple_of(50) {
+                // Spread evenly, without a pattern.
+                let age =
+                    oldest.mul_f64(f64::from(n.wrapping_mul(2_654_435_761) >> 8) / f64::from(u32::MAX >> 8));
+                self.commit(age, i64::from(n));
+            }
+            self.step();
+            n += 1;
+        }
+    }
+}
+
+/// Negative ids belong to a gateway of their own.
+fn gateway_of(position: Position) -> usize {
+    usize::from(position.id.0 < 0)
+}
+
+#[test]
+fn with_a_million_dead_entries_late_rows_are_found_within_50_ms_at_a_bounded_share_of_time() {
+    let mut table = Table::new(true);
+    // It learns what a look costs.
+    table.run(Duration::from_secs(10), Duration::from_millis(1));
+    table.delays.clear();
+    table.behind = Duration::ZERO;
+    let begun = table.now;
+    table.run(Duration::from_secs(60), Duration::from_secs(7));
+    assert!(table.delays.len() > 2000, "{} found", table.delays.len());
+    let longest = table.delays.iter().max().unwrap();
+    assert!(*longest <= Duration::from_millis(50), "{longest:?}");
+    let share = table.behind.as_secs_f64() / table.now.since(begun).as_secs_f64();
+    assert!(share <= 0.3, "{share}");
+    assert!(share > 0.05, "nothing looked far back: {share}");
+}
+
+#[test]
+fn with_a_million_dead_entries_very_late_rows_are_found_by_and_by() {
+    let mut table = Table::new(true);
+    table.run(Duration::from_secs(10), Duration::from_millis(1));
+    table.delays.clear();
+    table.commit(Duration::from_secs(900), 1_000_000_000);
+    table.run(Duration::from_secs(10), Duration::from_millis(1));
+    assert!(table.waiting.iter().all(|(position, _)| position.id.0 != 1_000_000_000));
+}
+
+#[test]
+fn once_the_dead_entries_are_gone_it_reads_from_the_start_again() {
+    let mut table = Table::new(true);
+    table.run(Duration::from_secs(10), Duration::from_millis(1));
+    table.dead = false;
+    table.run(Duration::from_secs(10), Duration::from_millis(1));
+    table.delays.clear();
+    table.run(Duration::from_secs(10), Duration::from_secs(900));
+    let longest = table.delays.iter().max().unwrap();
+    assert!(*longest <= Duration::from_millis(20), "{longest:?}");
+}
+
+/// They name no gateway, so that no statement can leave them out.
+#[test]
+fn many_rows_of_a_closed_gateway_neither_delay_others_nor_are_walked_without_rest() {
+    let mut table = Table::new(false);
+    table.plan.close(1);
+    for n in 1..=20_000 {
+        table.commit(Duration::from_secs(1000) - Duration::from_millis(u64::try_from(n).unwrap() / 100), -n);
+    }
+    // The first walk, on to the end.
+    table.run(Duration::from_secs(2), Duration::from_millis(1));
+    table.delays.clear();
+    table.behind = Duration::ZERO;
+    let begun = table.now;
+    table.run(Duration::from_secs(4), Duration::from_secs(7));
+    let longest = table.delays.iter().max().unwrap();
+    assert!(*longest <= Duration::from_millis(50), "{longest:?}");
+    let share = table.behind.as_secs_f64() / table.now.since(begun).as_secs_f64();
+    assert!(share <= 0.3, "{share}");
+    assert_eq!(table.plan.held(), 0, "rows of a closed gateway are not held");
+}
