@@ -73,7 +73,7 @@ impl Turn {
             match showing.write(store).await {
                 Ok(()) => return,
                 Err(error) => {
-                    debug!(%error, gateway = %showing.name, "could not show the gateway's state yet")
+                    debug!(%error, gateway = %showing.name, "could not show the gateway's state yet");
                 }
             }
             tokio::time::sleep(SHOW_AGAIN).await;
