@@ -294,8 +294,16 @@ impl Recorder {
             for (record, note) in &notes {
                 warn!(message_id = record.id.0, result = %record.status, note, "a result no longer fits its row");
             }
-            if let Err(error) = self.store.note_attempts(&notes).await {
-                error!(%error, "could not write these results into outboxd.attempt either");
+            match self.store.note_attempts(&notes).await {
+                Ok(()) => {}
+                Err(error @ (StoreError::Refused { .. } | StoreError::Answer { .. })) => {
+                    error!(%error, "could not write these results into outboxd.attempt either");
+                }
+                Err(error) => {
+                    debug!(%error, "could not note these results yet");
+                    done.retain(|done| notes.iter().all(|(record, _)| record.id != done.id));
+                    self.later.extend(notes.into_iter().map(|(r, _)| (again, with_position(r, positions))));
+                }
             }
         }
         // Dispatch waits for these; when it is gone, the process is going down and the rows are written.
