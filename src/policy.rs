@@ -12,6 +12,8 @@ use crate::verdict::{DeferCause, Verdict};
 /// the failure and may have acted on it.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
 
+const GATEWAY_REFUSES: &str = "gateway_refuses";
+
 /// The limits, from the configuration of one gateway.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -95,7 +97,9 @@ impl Health {
             Verdict::Accepted { .. } => {
                 self.failures = 0;
                 self.pauses = 0;
-                self.refusals = Refusals::default();
+                if !self.refuses() {
+                    self.refusals = Refusals::default();
+                }
                 Change::None
             }
             Verdict::Rejected { code, reason } => {
@@ -186,6 +190,11 @@ impl Health {
             .collect()
     }
 
+    /// Stopped because it refused everything.
+    fn refuses(&self) -> bool {
+        matches!(self.state, State::Stopped { code: GATEWAY_REFUSES, .. })
+    }
+
     fn refused(&mut self, code: &str, reason: &str, message: (MessageId, &str), now: Moment) -> Change {
         // Gateways put the number or the id into the text of a refusal: without its digits it is the same reason.
         let reason: String = code
@@ -195,6 +204,10 @@ impl Health {
             .take(200)
             .collect();
         if self.refusals.reason != reason {
+            if self.refuses() {
+                // About this message. Those that stopped the gateway are still to be given back.
+                return Change::None;
+            }
             self.refusals = Refusals { reason, ..Refusals::default() };
         }
         self.refusals.count += 1;
@@ -202,13 +215,13 @@ impl Health {
         self.refusals.messages.push((message.0, message.1.to_owned(), now));
         match &self.state {
             // Answers to what was under way when it stopped: given back as well.
-            State::Stopped { code: "gateway_refuses", .. } => Change::Stop,
+            State::Stopped { code: GATEWAY_REFUSES, .. } => Change::Stop,
             _ if self.refusals.count >= self.limits.stop_after_refusals => {
                 let reason = format!(
                     "refused {} messages in a row for the same reason: {}",
                     self.refusals.count, self.refusals.reason
                 );
-                self.stop("gateway_refuses", reason)
+                self.stop(GATEWAY_REFUSES, reason)
             }
             _ => Change::None,
         }
@@ -351,6 +364,18 @@ mod tests {
         );
         let ids: Vec<i64> = health.take_refused().iter().map(|(id, _)| id.0).collect();
         assert_eq!(ids, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_was_under_way_when_it_stopped_does_not_keep_the_refused_from_being_given_back() {
+        let mut health = Health::new(LIMITS);
+        for id in 1..=3 {
+            see(&mut health, &rejected("account blocked"), id, at(0));
+        }
+        assert_eq!(see(&mut health, &rejected("no such number"), 4, at(1)), Change::None);
+        assert_eq!(see(&mut health, &accepted(), 5, at(1)), Change::None);
+        let ids: Vec<i64> = health.take_refused().iter().map(|(id, _)| id.0).collect();
+        assert_eq!(ids, [1, 2, 3]);
     }
 
     #[test]
