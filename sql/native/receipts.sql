@@ -7,11 +7,15 @@
 -- A receipt fits when the row carries its reference; when the answer of that very attempt is not recorded yet (the
 -- nonce is the present leader's, or stands in an open wave); or when the attempt was given up and the message sent
 -- again. Anything else (repeated, foreign, of a message that has gone) changes nothing.
+-- That an earlier attempt was delivered ends the message. That it was not says nothing about the attempt that followed:
+-- "undelivered" counts only for the attempt whose result the row shows, or waits for.
 UPDATE sms.outbox AS o
 SET status = r.status,
     held = false,
     attempts = greatest(o.attempts, r.attempt),
     gateway_ref = r.gateway_ref,
+    -- The answer is still to come, and fills in the rest when it finds none here; this one is of an earlier attempt.
+    sent_at = CASE WHEN o.attempts >= r.attempt THEN o.sent_at END,
     final_at = now(),
     error_code = CASE WHEN r.status = 'undelivered' THEN 'undelivered' END,
     error = CASE WHEN r.status = 'undelivered' THEN 'the network could not deliver it to the handset' END
@@ -20,7 +24,7 @@ FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::text[], $5::text[])
 WHERE o.id = r.id
     AND outboxd.may_become(o.status, r.status)
     AND (
-        o.gateway_ref = r.gateway_ref
+        (o.gateway_ref = r.gateway_ref AND (r.status = 'delivered' OR o.status NOT IN ('queued', 'cancelled')))
         OR (
             o.status IN ('queued', 'cancelled')
             AND o.attempts = r.attempt - 1
@@ -29,8 +33,11 @@ WHERE o.id = r.id
                 OR EXISTS (SELECT FROM outboxd.wave AS w WHERE w.nonce = r.nonce AND r.id = ANY (w.ids))
             )
         )
-        OR EXISTS (
-            SELECT FROM outboxd.attempt AS a WHERE a.message_id = o.id AND a.gateway_ref = r.gateway_ref
+        OR (
+            r.status = 'delivered'
+            AND EXISTS (
+                SELECT FROM outboxd.attempt AS a WHERE a.message_id = o.id AND a.gateway_ref = r.gateway_ref
+            )
         )
     )
 RETURNING o.id

@@ -164,6 +164,60 @@ async fn a_late_receipt_of_an_attempt_that_was_given_up_still_finds_its_message(
 }
 
 #[tokio::test]
+async fn that_an_earlier_attempt_was_not_delivered_says_nothing_about_the_next_one() {
+    let site = Site::with_receipts("earlier_attempt").await;
+    site.sim.settings(&json!({"callbacks": {"receipts": {"lost": 1.0}}})).await;
+    let _daemon = site.daemon(RECEIPTS).await;
+    let (id, _) = site.queue(1).await;
+    let first = site.until(id, "accepted").await.gateway_ref;
+    let receipt = |reference: &Option<String>, delivered: bool| json!({"notify_id": reference, "number": "353870000001", "sender": "Demo", "delivered": delivered});
+    post(&site, &receipt(&first, false)).await;
+    assert_eq!(site.row(id).await.status, "undelivered");
+    // Sent again, and the gateway repeats its receipt while that is under way.
+    site.freeze().await;
+    site.run(&format!("SELECT sms.retry({id})")).await;
+    site.sim_reaches("frozen=1").await;
+    let taken = site.sim_count("receipts_ok").await + 1;
+    site.sim.control("POST", "receipt", Some(&receipt(&first, false))).await;
+    site.sim_reaches(&format!("receipts_ok={taken}")).await;
+    assert_eq!(site.row(id).await.status, "queued");
+    site.thaw().await;
+    let second = site.until(id, "accepted").await;
+    assert_eq!(second.attempts, 2);
+    post(&site, &receipt(&first, false)).await;
+    assert_eq!(site.row(id).await, second);
+    // The same for an attempt that was given up as unknown.
+    site.run(&format!("UPDATE sms.outbox SET status = 'unknown' WHERE id = {id}")).await;
+    site.run(&format!("SELECT sms.retry({id}, force => true)")).await;
+    let third = site.until(id, "accepted").await;
+    assert_eq!(third.attempts, 3);
+    post(&site, &receipt(&second.gateway_ref, false)).await;
+    assert_eq!(site.row(id).await, third);
+    post(&site, &receipt(&third.gateway_ref, true)).await;
+    assert_eq!(site.row(id).await.status, "delivered");
+}
+
+#[tokio::test]
+async fn a_receipt_may_be_faster_than_the_answer_to_a_retry_too() {
+    let site = Site::with_receipts("faster_retry").await;
+    let _daemon = site.daemon(RECEIPTS).await;
+    site.sim.settings(&json!({"callbacks": {"receipts": {"lost": 1.0}}})).await;
+    let (id, _) = site.queue(1).await;
+    let first = site.until(id, "accepted").await.gateway_ref;
+    let receipt = json!({"notify_id": first, "number": "353870000001", "sender": "Demo", "delivered": false});
+    post(&site, &receipt).await;
+    site.sim.settings(&json!({"callbacks": {"receipts": {"lost": 0.0}}})).await;
+    site.sim.script(&json!({"do": {"late": {"ms": 1500}}})).await;
+    site.run(&format!("UPDATE sms.outbox SET sent_via = 'earlier' WHERE id = {id}; SELECT sms.retry({id})"))
+        .await;
+    let early = "SELECT status = 'delivered' AND sent_at IS NULL FROM sms.outbox";
+    site.until_true("the receipt is there and the answer still to come", early).await;
+    let row = site.until(id, "delivered").await;
+    assert_eq!((row.attempts, row.sent_via.as_deref()), (2, Some("main")), "the answer fills in the rest");
+    assert_eq!(site.number("SELECT count(*) FROM outboxd.attempt").await, 0);
+}
+
+#[tokio::test]
 async fn a_standby_takes_receipts_too() {
     let site = Site::with_receipts("standby_receipts").await;
     let leader = site.daemon(Lines::default()).await;
