@@ -80,16 +80,42 @@ async fn serve(path: &Path, config: Arc<Config>, signals: &mut Signals) -> anyho
         None => None,
     };
     let store = Store::open(&config.database).context("could not prepare connections to PostgreSQL")?;
-    let doorbell = tokio::select! {
-        doorbell = database_ready(&config, &store) => doorbell?,
-        signal = signals.next() => {
-            info!(?signal, "asked to stop before the database was there");
-            return Ok(End::Stopped);
+    let doorbell = loop {
+        tokio::select! {
+            doorbell = database_ready(&config, &store) => break doorbell?,
+            signal = signals.next() => {
+                if signal != Some(Signal::Reload) {
+                    info!(?signal, "asked to stop before the database was there");
+                    return Ok(End::Stopped);
+                }
+                if let Some(changed) = read_again(path) {
+                    return Ok(End::Reload(changed));
+                }
+            }
         }
     };
     let engine = Engine::start(Arc::clone(&config), store, gateways, doorbell, callbacks);
     info!(version = env!("CARGO_PKG_VERSION"), gateways = config.gateways.len(), "ready");
     engine.attend(path, signals).await
+}
+
+/// The configuration as the file says it now, if it can be used; otherwise says why not.
+fn read_again(path: &Path) -> Option<Box<Config>> {
+    let changed = match config::load(path) {
+        Ok(changed) => changed,
+        Err(fault) => {
+            error!("the configuration is wrong and was not taken over:\n{fault}");
+            return None;
+        }
+    };
+    // What the file names (certificates) is read here; found out later, it would end a daemon that ran.
+    match build_gateways(&changed) {
+        Ok(_) => Some(Box::new(changed)),
+        Err(fault) => {
+            error!("the configuration cannot be used and was not taken over: {fault:#}");
+            None
+        }
+    }
 }
 
 fn build_gateways(config: &Config) -> anyhow::Result<Vec<Arc<Gateway>>> {
@@ -235,12 +261,9 @@ impl Engine {
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
-                    Some(Signal::Reload) => match config::load(path) {
-                        Ok(changed) => {
-                            self.stop(signals, self.config.queue.shutdown_grace).await?;
-                            return Ok(End::Reload(Box::new(changed)));
-                        }
-                        Err(fault) => error!("the configuration is wrong and was not taken over:\n{fault}"),
+                    Some(Signal::Reload) => if let Some(changed) = read_again(path) {
+                        let to_end = self.stop(signals, self.config.queue.shutdown_grace).await?;
+                        return Ok(if to_end { End::Stopped } else { End::Reload(changed) });
                     },
                     Some(Signal::Terminate) => {
                         self.stop(signals, self.config.queue.shutdown_grace).await?;
@@ -261,19 +284,24 @@ impl Engine {
     }
 
     /// Takes nothing more, waits for what is under way, writes the last results, lets go of the leadership.
-    async fn stop(&mut self, signals: &mut Signals, grace: Duration) -> anyhow::Result<()> {
+    /// Whether the process was told to end meanwhile: a reload must not swallow that.
+    async fn stop(&mut self, signals: &mut Signals, grace: Duration) -> anyhow::Result<bool> {
         // Fails only when dispatch has ended already.
         let _ = self.events.send(Event::Stop { grace }).await;
         let limit = tokio::time::sleep(grace + LAST_WRITES);
         tokio::pin!(limit);
         let mut dispatching = true;
+        let mut to_end = false;
         loop {
             tokio::select! {
                 _ = &mut self.dispatch, if dispatching => dispatching = false,
                 _ = &mut self.recorder, if !dispatching => break,
-                signal = signals.next() => if signal == Some(Signal::TerminateNow) {
-                    let _ = self.events.send(Event::Stop { grace: Duration::ZERO }).await;
-                },
+                signal = signals.next() => {
+                    to_end |= matches!(signal, Some(Signal::Terminate | Signal::TerminateNow));
+                    if signal == Some(Signal::TerminateNow) {
+                        let _ = self.events.send(Event::Stop { grace: Duration::ZERO }).await;
+                    }
+                }
                 () = &mut limit => {
                     anyhow::bail!("stopped although the last results could not be written: the messages concerned will be called unknown");
                 }
@@ -284,7 +312,7 @@ impl Engine {
         }
         self.tasks.shutdown().await;
         info!("stopped");
-        Ok(())
+        Ok(to_end)
     }
 }
 

@@ -441,3 +441,42 @@ async fn a_changed_configuration_is_taken_over_in_a_drain_and_a_wrong_one_is_not
     assert_eq!(site.in_ledger(&row).await["sender"], "Changed");
     site.assert_nothing_twice().await;
 }
+
+#[tokio::test]
+async fn a_stop_in_a_reload_is_not_forgotten() {
+    let site = Site::new("reload_stop").await;
+    let lines = Lines { queue: "shutdown_grace = \"20s\"", ..EIGHT_AT_ONCE };
+    let mut daemon = site.daemon(lines).await;
+    freeze_in_the_middle(&site, 300).await;
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_log(LIMIT, "stopping").await;
+    daemon.terminate();
+    site.thaw().await;
+    assert!(daemon.wait_exit(LIMIT).await.success());
+    assert!(!daemon.log().contains("configuration read again"), "it ended instead");
+    assert!(site.counts().await.only(&["queued", "accepted"]), "and waited for its answers");
+}
+
+#[tokio::test]
+async fn a_reload_that_cannot_be_used_ends_no_daemon() {
+    let site = Site::new("reload_useless").await;
+    let mut daemon = site.daemon(EIGHT_AT_ONCE).await;
+    daemon.rewrite(&site.config(Lines { gateway: "ca_file = \"/nonexistent/ca.pem\"", ..EIGHT_AT_ONCE }));
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_log(LIMIT, "was not taken over").await;
+    let (id, _) = site.queue(1).await;
+    site.until(id, "accepted").await;
+}
+
+#[tokio::test]
+async fn a_reload_while_the_database_is_away_ends_no_daemon() {
+    let site = Site::new("reload_early").await;
+    let config = site.config(EIGHT_AT_ONCE);
+    let mut daemon = Daemon::spawn(&config.replace(site.db.name(), "not_there"));
+    daemon.wait_log(LIMIT, "waiting for the database").await;
+    daemon.rewrite(&config);
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.wait_log(LIMIT, "leading").await;
+    let (id, _) = site.queue(1).await;
+    site.until(id, "accepted").await;
+}
