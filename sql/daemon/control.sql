@@ -6,6 +6,8 @@ WITH resumed AS (
     UPDATE outboxd.gateway AS g
     SET resume_requested_at = NULL
     WHERE g.resume_requested_at IS NOT NULL
+        -- Whoever leads no more must not take a request away from its successor.
+        AND EXISTS (SELECT FROM outboxd.leader AS own WHERE own.epoch = $1)
     RETURNING g.name
 )
 SELECT

@@ -74,7 +74,11 @@ pub enum Event {
     },
     Templates(Result<Vec<(String, String, String)>, StoreError>),
     NextDue(Result<Option<Duration>, StoreError>),
-    Orders(Result<Orders, StoreError>),
+    /// What a person wants, asked in this epoch.
+    Orders {
+        epoch: i64,
+        orders: Result<Orders, StoreError>,
+    },
     /// The register says asleep, and everything that may not have rung has ended.
     FellAsleep(Falling, Result<(), StoreError>),
     /// Rows were queued again by the sweep.

@@ -214,7 +214,7 @@ impl Dispatch {
             Event::Probed { gateway, result } => self.probed(gateway, result, now),
             Event::Templates(rows) => self.templates_came(rows, now),
             Event::NextDue(due) => self.next_due_came(due, now),
-            Event::Orders(orders) => self.orders_came(orders, now),
+            Event::Orders { epoch, orders } => self.orders_came(epoch, orders, now),
             Event::FellAsleep(falling, outcome) => {
                 self.wakefulness.fell_asleep(&falling, outcome.is_ok());
                 self.plan.wake();

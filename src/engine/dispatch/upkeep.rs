@@ -157,10 +157,15 @@ impl Dispatch {
         self.clockwork.orders_at = term.held.is_some().then_some(now + ORDERS_PAUSE);
         self.clockwork.asking_orders = true;
         let (store, epoch) = (self.store.clone(), term.epoch);
-        self.ask(async move { Some(Event::Orders(store.orders(epoch).await)) });
+        self.ask(async move { Some(Event::Orders { epoch, orders: store.orders(epoch).await }) });
     }
 
-    pub(super) fn orders_came(&mut self, orders: Result<Orders, StoreError>, now: Moment) {
+    pub(super) fn orders_came(&mut self, epoch: i64, orders: Result<Orders, StoreError>, now: Moment) {
+        if self.term.as_ref().is_none_or(|term| term.epoch != epoch) {
+            // Asked in a term that has ended. That its epoch is over says nothing about ours, which nobody would begin
+            // again if we ended it: the lock is held.
+            return;
+        }
         self.clockwork.asking_orders = false;
         let orders = match orders {
             Ok(orders) => orders,
