@@ -155,12 +155,14 @@ impl Candidate {
             warn!(reason, "starting held: nothing is sent until `outboxd adopt`");
             self.store.open_alarm("database_changed", "", reason).await?;
         }
+        if standing.remembered.is_some_and(|remembered| remembered != standing.present) {
+            // Before the epoch begins, for that stores which database this is: were it the other way round and this
+            // failed, the next try would see nothing to write again, and send what was sent.
+            self.reapply().await?;
+        }
         let nonce = fresh_nonce();
         let term =
             self.store.take_over(nonce, &self.identity.instance, standing.present, hold.as_deref()).await?;
-        if standing.remembered.is_some_and(|remembered| remembered != standing.present) {
-            self.reapply().await?;
-        }
         let unknown = loop {
             match self.store.mark_unknown(term.epoch, &self.own_waves.list()).await {
                 Ok(count) => break count,
