@@ -140,11 +140,25 @@ impl Candidate {
         if events.send(Event::Lead(leading)).await.is_err() {
             std::future::pending::<()>().await;
         }
-        loop {
-            self.show(Role::Leader).await;
-            tokio::time::sleep(beat).await;
-            let at = session.confirm().await?;
-            self.lease.renew(at, self.lease_length);
+        // Side by side: a heartbeat that waits for a connection must not cost the leadership.
+        let showing = async {
+            loop {
+                self.show(Role::Leader).await;
+                tokio::time::sleep(beat).await;
+            }
+        };
+        let confirming = async {
+            loop {
+                tokio::time::sleep(beat).await;
+                match session.confirm().await {
+                    Ok(at) => self.lease.renew(at, self.lease_length),
+                    Err(error) => break error,
+                }
+            }
+        };
+        tokio::select! {
+            never = showing => never,
+            error = confirming => Err(error),
         }
     }
 
