@@ -5,7 +5,7 @@
 //! cut-off leader from starting anything, the second keeps it from committing anything.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,12 +29,21 @@ const FAILOVER_WITHIN: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub struct Lease {
     until: AtomicU64,
+    epoch: AtomicI64,
 }
 
 impl Lease {
-    /// Past this, nothing is started.
-    pub fn holds(&self) -> bool {
+    /// Past this, nothing of the epoch is started. Not in a later epoch of ours either: somebody may have led in
+    /// between, called it unknown, and sent it again as the policy says.
+    pub fn holds(&self, epoch: i64) -> bool {
+        // In this order: an epoch is set before its lease begins.
         clock::now().as_nanos() < self.until.load(Ordering::Acquire)
+            && epoch == self.epoch.load(Ordering::Acquire)
+    }
+
+    fn begin(&self, epoch: i64, confirmed_at: Moment, lease: Duration) {
+        self.epoch.store(epoch, Ordering::Release);
+        self.renew(confirmed_at, lease);
     }
 
     fn renew(&self, confirmed_at: Moment, lease: Duration) {
@@ -135,7 +144,7 @@ impl Candidate {
                 }
             }
         };
-        self.lease.renew(confirmed_at, self.lease_length);
+        self.lease.begin(leading.epoch, confirmed_at, self.lease_length);
         info!(epoch = leading.epoch, held = leading.held.is_some(), "leading");
         if events.send(Event::Lead(leading)).await.is_err() {
             std::future::pending::<()>().await;
@@ -301,12 +310,13 @@ mod tests {
     #[test]
     fn a_lease_ends_by_itself_and_when_revoked() {
         let lease = Lease::default();
-        assert!(!lease.holds(), "nothing confirmed yet");
-        lease.renew(clock::now(), Duration::from_secs(60));
-        assert!(lease.holds());
+        assert!(!lease.holds(2), "nothing confirmed yet");
+        lease.begin(2, clock::now(), Duration::from_secs(60));
+        assert!(lease.holds(2));
+        assert!(!lease.holds(1), "what was begun in an earlier epoch stays here");
         lease.revoke();
-        assert!(!lease.holds());
+        assert!(!lease.holds(2));
         lease.renew(clock::Moment::ZERO, Duration::from_nanos(1));
-        assert!(!lease.holds());
+        assert!(!lease.holds(2));
     }
 }

@@ -33,12 +33,11 @@ pub(super) struct GatewayRun {
     pub(super) launch: VecDeque<Outgoing>,
     /// Requests under way.
     pub(super) running: usize,
-    /// Asked by each request as its first byte is about to leave.
-    pub(super) gate: Gate,
     /// What `outboxd.gateway` says, so that it is written on change only.
     pub(super) shown: &'static str,
     pub(super) shows: Shows,
     open: Arc<AtomicBool>,
+    lease: Arc<Lease>,
 }
 
 /// Keeps what people are shown of one gateway in order: each writing is a task of its own, and the last word must not
@@ -116,10 +115,6 @@ impl GatewayRun {
         now: Moment,
     ) -> GatewayRun {
         let open = Arc::new(AtomicBool::new(true));
-        let gate = {
-            let (open, lease) = (Arc::clone(&open), Arc::clone(lease));
-            Gate::new(move || open.load(Ordering::Acquire) && lease.holds())
-        };
         let limits = Limits {
             breaker_failures: settings.breaker_failures,
             stop_after_refusals: settings.stop_after_refusals,
@@ -135,11 +130,17 @@ impl GatewayRun {
             committing: false,
             launch: VecDeque::new(),
             running: 0,
-            gate,
             shown: "",
             shows: Shows::default(),
             open,
+            lease: Arc::clone(lease),
         }
+    }
+
+    /// Asked by a request of this epoch as its first byte is about to leave.
+    pub(super) fn gate(&self, epoch: i64) -> Gate {
+        let (open, lease) = (Arc::clone(&self.open), Arc::clone(&self.lease));
+        Gate::new(move || open.load(Ordering::Acquire) && lease.holds(epoch))
     }
 
     /// Requests that have not begun to leave will not, or will again.

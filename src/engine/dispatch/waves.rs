@@ -130,11 +130,12 @@ impl Dispatch {
             self.hold_back(index);
             return;
         }
+        let Some(epoch) = self.term.as_ref().map(|term| term.epoch) else { return };
         let run = &mut self.gateways[index];
         while run.running < run.concurrency {
             let Some(message) = run.launch.pop_front() else { break };
             run.running += 1;
-            let attempt = Attempt { index, gateway: run.gateway.clone(), gate: run.gate.clone(), message };
+            let attempt = Attempt { index, gateway: run.gateway.clone(), gate: run.gate(epoch), message };
             deliver::start(&mut self.attempts, attempt, self.events.clone());
         }
     }
