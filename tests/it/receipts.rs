@@ -114,7 +114,8 @@ async fn a_receipt_may_be_faster_than_the_answer() {
     let _daemon = site.daemon(RECEIPTS).await;
     site.sim.script(&json!({"do": {"late": {"ms": 1500}}})).await;
     let (id, _) = site.queue(1).await;
-    let early = site.until(id, "delivered").await;
+    site.until_true("the receipt has come", "SELECT status = 'delivered' FROM sms.outbox").await;
+    let early = site.row(id).await;
     assert_eq!((early.attempts, early.sent), (1, false), "the answer is still to come");
     site.until_true("the answer fills in the rest", "SELECT sent_at IS NOT NULL FROM sms.outbox").await;
     let row = site.row(id).await;

@@ -288,9 +288,9 @@ impl Cursor {
                         window.wanted = true;
                     }
                     self.windows[WHOLE].after = Some(reached);
-                } else {
-                    self.more = page.full;
                 }
+                // If it was cut short, nothing ahead has been seen either.
+                self.more = page.full;
                 self.watermark = self.watermark.max(reached);
                 self.windows[WHOLE].one_page = !short;
                 self.windows[WHOLE].rest(page.cost, now);

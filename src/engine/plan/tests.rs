@@ -122,6 +122,26 @@ fn a_ring_during_a_read_from_the_start_is_not_lost() {
 }
 
 #[test]
+fn a_look_behind_that_failed_is_made_up_for() {
+    let mut plan = plan(1, 8, 2000);
+    let first = reads_of(&mut plan, Lane::Normal, at(0)).remove(0);
+    page(&mut plan, &first, &[10], at(0));
+    plan.wake();
+    let whole = reads_of(&mut plan, Lane::Normal, at(20)).remove(0);
+    assert_eq!(whole.kind, ReadKind::Whole);
+    // With so many rows held, the next look is not from the start to the end.
+    for id in 1000..1300 {
+        plan.offer(0, ready(Lane::Normal, id));
+    }
+    plan.read_failed(&whole);
+    let forward = reads_of(&mut plan, Lane::Normal, at(40)).remove(0);
+    assert_eq!(forward.kind, ReadKind::Forward);
+    page(&mut plan, &forward, &[], at(40));
+    let behind = reads_of(&mut plan, Lane::Normal, at(40));
+    assert!(behind.iter().any(|read| read.after == Position::START), "{behind:?}");
+}
+
+#[test]
 fn a_row_that_moved_while_its_wave_was_committed_is_looked_for_everywhere() {
     let mut plan = plan(1, 8, 2000);
     let first = reads_of(&mut plan, Lane::Normal, at(0)).remove(0);

@@ -3,6 +3,8 @@
 //! The table holds a million dead index entries, a thousand for each second of the past: a page costs by how many it
 //! must walk over.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::{at, plan, ready_at};
@@ -19,7 +21,7 @@ struct Table {
     plan: Plan,
     now: Moment,
     /// With the moment of its commit.
-    waiting: Vec<(Position, Moment)>,
+    waiting: BTreeMap<Position, Moment>,
     /// Answers under way, each with the moment when it is there.
     reading: Vec<(Moment, Read, Vec<Position>)>,
     delays: Vec<Duration>,
@@ -34,7 +36,7 @@ impl Table {
             plan: plan(2, 16, 2000),
             // Long enough after the start for a past to exist.
             now: at(2_000_000),
-            waiting: Vec::new(),
+            waiting: BTreeMap::new(),
             reading: Vec::new(),
             delays: Vec::new(),
             behind: Duration::ZERO,
@@ -61,7 +63,7 @@ impl Table {
     fn commit(&mut self, age: Duration, id: i64) {
         let send_after_us = self.us() - i64::try_from(age.as_micros()).unwrap();
         let position = Position { send_after_us, id: crate::message::MessageId(id) };
-        self.waiting.push((position, self.now));
+        self.waiting.insert(position, self.now);
     }
 
     fn step(&mut self) {
@@ -73,14 +75,8 @@ impl Table {
             self.take_in(&read, rows);
         }
         while let Some(read) = self.plan.next_read(Lane::Normal, self.now) {
-            let mut rows: Vec<Position> = self
-                .waiting
-                .iter()
-                .map(|(position, _)| *position)
-                .filter(|position| *position > read.after && *position <= read.up_to)
-                .collect();
-            rows.sort_unstable();
-            rows.truncate(read.limit);
+            let span = (Bound::Excluded(read.after), Bound::Included(read.up_to));
+            let rows = self.waiting.range(span).map(|(position, _)| *position).take(read.limit).collect();
             let cost = self.cost(&read);
             if matches!(read.kind, ReadKind::Behind(_) | ReadKind::Whole) {
                 self.behind += cost;
@@ -101,12 +97,11 @@ impl Table {
                 continue;
             }
             self.plan.offer(gateway_of(position), ready_at(read.lane, position, RowVersion(1)));
-            if let Some(index) = self.waiting.iter().position(|(waiting, _)| *waiting == position)
-                && gateway_of(position) == 0
+            if gateway_of(position) == 0
+                && let Some(committed) = self.waiting.remove(&position)
             {
-                self.delays.push(self.now.since(self.waiting[index].1));
+                self.delays.push(self.now.since(committed));
                 // Sent, recorded, gone.
-                self.waiting.swap_remove(index);
                 for taken in self.plan.take_for_wave(0, 16) {
                     self.plan.recorded(taken.id, None);
                 }
@@ -164,7 +159,7 @@ fn with_a_million_dead_entries_very_late_rows_are_found_by_and_by() {
     table.delays.clear();
     table.commit(Duration::from_secs(900), 1_000_000_000);
     table.run(Duration::from_secs(10), Duration::from_millis(1));
-    assert!(table.waiting.iter().all(|(position, _)| position.id.0 != 1_000_000_000));
+    assert!(table.waiting.keys().all(|position| position.id.0 != 1_000_000_000));
 }
 
 #[test]

@@ -172,8 +172,8 @@ impl Model {
         i64::try_from(self.now.as_nanos() / 1000).unwrap()
     }
 
-    fn act(&mut self, op: Op) {
-        match op {
+    fn act(&mut self, op: &Op) {
+        match *op {
             Op::Insert { rows, lane, due_in, gateway, names, poison } => {
                 for _ in 0..rows {
                     let row = Row {
@@ -438,7 +438,7 @@ impl Model {
 
     /// Everything comes to an end, and nobody wakes it but those who have a reason to.
     fn settle(&mut self) {
-        self.act(Op::CommitAll);
+        self.act(&Op::CommitAll);
         for gateway in 0..GATEWAYS {
             self.open(gateway);
         }
@@ -458,12 +458,12 @@ impl Model {
                 }
             }
             for gateway in 0..GATEWAYS {
-                self.act(Op::Wave(gateway));
+                self.act(&Op::Wave(gateway));
             }
-            self.act(Op::WaveComes { wave: 0, fails: false });
-            self.act(Op::Answer { flight: 0, accepted: true });
-            self.act(Op::Record(0));
-            self.act(Op::ReadComesBack(0));
+            self.act(&Op::WaveComes { wave: 0, fails: false });
+            self.act(&Op::Answer { flight: 0, accepted: true });
+            self.act(&Op::Record(0));
+            self.act(&Op::ReadComesBack(0));
         }
         let left: Vec<&Row> = self.rows.iter().filter(|row| row.queued).collect();
         assert!(left.is_empty(), "never offered again: {left:?}\n{:?}", self.plan);
@@ -486,7 +486,7 @@ impl Model {
                     None => break,
                 }
             }
-            self.act(Op::ReadComesBack(0));
+            self.act(&Op::ReadComesBack(0));
         }
         assert!(self.plan.is_idle());
         let reads = self.reads - begun;
@@ -501,7 +501,7 @@ proptest! {
         cost in prop_oneof![Just(300), Just(4_000), Just(50_000)],
     ) {
         let mut model = Model::new(Duration::from_micros(cost));
-        for op in history {
+        for op in &history {
             model.act(op);
         }
         model.settle();
