@@ -110,6 +110,22 @@ async fn a_template_is_filled_in_as_its_latest_text_says() {
 }
 
 #[tokio::test]
+async fn a_row_that_comes_with_its_template_is_never_judged_without_it() {
+    let site = Site::new("with_template").await;
+    let _daemon = site.daemon(Lines::default()).await;
+    for n in 1..=60 {
+        // Each transaction also rings for a change of templates, while the one before is perhaps still being read.
+        site.run(&format!(
+            "BEGIN; INSERT INTO sms.template VALUES ('t{n}', '', 'text {n}'); \
+             INSERT INTO sms.outbox (recipient, template) VALUES ('0871234567', 't{n}'); COMMIT"
+        ))
+        .await;
+    }
+    let counts = site.until_counts("each has an end", |counts| counts.of("queued") == 0).await;
+    assert_eq!(counts.of("accepted"), 60, "{counts:?}");
+}
+
+#[tokio::test]
 async fn text_outside_the_gsm_alphabet_arrives_as_it_was_written() {
     let site = Site::with_receipts("unicode").await;
     let _daemon = site.daemon(RECEIPTS).await;
