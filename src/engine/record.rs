@@ -58,6 +58,9 @@ pub struct Recorder {
     memory: Arc<Memory>,
     events: mpsc::Sender<Event>,
     pending: Vec<Entry>,
+    /// Parts of a batch that the server refused, each to be written by itself: joined with others again, the record
+    /// that is to blame would never stand alone, and hold up all of them.
+    suspects: Vec<Vec<Entry>>,
     later: Vec<(Moment, Entry)>,
     finished: Vec<WaveKey>,
     finished_since: Option<Moment>,
@@ -78,6 +81,7 @@ impl Recorder {
             memory,
             events,
             pending: Vec::new(),
+            suspects: Vec::new(),
             later: Vec::new(),
             finished: Vec::new(),
             finished_since: None,
@@ -94,7 +98,7 @@ impl Recorder {
             self.bring_back(now);
             let ready = self.has_work(now) && self.trouble.as_ref().is_none_or(|t| t.until <= now);
             if !ready {
-                if !open && self.pending.is_empty() && self.later.is_empty() && self.finished.is_empty() {
+                if !open && self.is_empty() {
                     return;
                 }
                 tokio::select! {
@@ -129,8 +133,16 @@ impl Recorder {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+            && self.suspects.is_empty()
+            && self.later.is_empty()
+            && self.finished.is_empty()
+    }
+
     fn has_work(&self, now: Moment) -> bool {
         !self.pending.is_empty()
+            || !self.suspects.is_empty()
             || self
                 .finished_since
                 .is_some_and(|since| now.since(since) >= FINISHED_PAUSE || since == Moment::ZERO)
@@ -160,8 +172,10 @@ impl Recorder {
     }
 
     async fn flush(&mut self) {
-        let rest = self.pending.split_off(self.pending.len().min(BATCH));
-        let mut entries = std::mem::replace(&mut self.pending, rest);
+        let mut entries = self.suspects.pop().unwrap_or_else(|| {
+            let rest = self.pending.split_off(self.pending.len().min(BATCH));
+            std::mem::replace(&mut self.pending, rest)
+        });
         entries.sort_by_key(|entry| entry.record.id);
         let mut positions: HashMap<MessageId, Position> = HashMap::with_capacity(entries.len());
         let batch: Vec<Record> = entries
@@ -239,12 +253,9 @@ impl Recorder {
     ) {
         if batch.len() > 1 {
             let half = batch.split_off(batch.len() / 2);
-            // The first half goes next by itself, the second after it.
-            let first: Vec<Entry> = batch.into_iter().map(|r| with_position(r, positions)).collect();
-            let soon = clock::now() + Duration::from_millis(1);
-            self.later.extend(half.into_iter().map(|r| (soon, with_position(r, positions))));
-            let others = std::mem::replace(&mut self.pending, first);
-            self.later.extend(others.into_iter().map(|entry| (soon, entry)));
+            for part in [half, batch] {
+                self.suspects.push(part.into_iter().map(|r| with_position(r, positions)).collect());
+            }
         } else {
             for record in batch {
                 error!(message_id = record.id.0, reason, "PostgreSQL refuses to take a result; trying again");

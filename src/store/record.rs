@@ -98,7 +98,7 @@ pub struct Recorded {
 impl Store {
     /// Writes a batch in one statement. `batch` must be sorted by id.
     ///
-    /// `Locked` means that nothing was written: call [`Store::record_unlocked`].
+    /// `Locked` means that nothing was written: call [`Store::record_unlocked`]. Any error brings the whole batch back.
     pub async fn record(
         &self,
         batch: Vec<Record>,
@@ -111,33 +111,31 @@ impl Store {
         };
         let written: Result<HashSet<i64>, StoreError> =
             written.iter().map(|row| column(RECORD, row, 0)).collect();
-        match written {
-            Ok(written) => self.account(batch, &written).await,
+        let written = match written {
+            Ok(written) => written,
+            Err(error) => return Err((error, batch)),
+        };
+        match self.states_of_others(&batch, &written).await {
+            Ok(found) => Ok(Recorded { locked: Vec::new(), misfits: misfits(batch, &written, found) }),
             Err(error) => Err((error, batch)),
         }
     }
 
     /// The same, leaving out the rows that somebody else has locked.
     pub async fn record_unlocked(&self, batch: Vec<Record>) -> Result<Recorded, (StoreError, Vec<Record>)> {
-        match self.write_free_rows(&batch).await {
-            Ok((free, written)) => {
-                let (free_batch, locked): (Vec<Record>, Vec<Record>) =
-                    batch.into_iter().partition(|record| free.contains(&record.id.0));
-                // A row that is gone is neither free nor locked; it is told apart by reading it.
-                let (locked, gone) = match self.split_gone(locked).await {
-                    Ok(split) => split,
-                    Err((error, mut rest)) => {
-                        rest.extend(free_batch.into_iter().filter(|r| !written.contains(&r.id.0)));
-                        return Err((error, rest));
-                    }
-                };
-                let mut recorded = self.account(free_batch, &written).await?;
-                recorded.locked = locked;
-                recorded.misfits.extend(gone.into_iter().map(|record| Misfit { record, found: None }));
-                Ok(recorded)
-            }
-            Err(error) => Err((error, batch)),
-        }
+        let (free, written) = match self.write_free_rows(&batch).await {
+            Ok(done) => done,
+            Err(error) => return Err((error, batch)),
+        };
+        let found = match self.states_of_others(&batch, &written).await {
+            Ok(found) => found,
+            Err(error) => return Err((error, batch)),
+        };
+        // A row that is gone is neither free nor locked; it is told apart by having been read.
+        let (locked, rest) = batch
+            .into_iter()
+            .partition(|record| !free.contains(&record.id.0) && found.contains_key(&record.id.0));
+        Ok(Recorded { locked, misfits: misfits(rest, &written, found) })
     }
 
     async fn write_free_rows(&self, batch: &[Record]) -> Result<(HashSet<i64>, HashSet<i64>), StoreError> {
@@ -169,41 +167,18 @@ impl Store {
         }
     }
 
-    async fn account(
+    /// Reads the rows that were not written. When it fails, the *whole* batch must come again: nobody but the caller
+    /// knows of those that were written, and written again they only show that they were.
+    async fn states_of_others(
         &self,
-        batch: Vec<Record>,
+        batch: &[Record],
         written: &HashSet<i64>,
-    ) -> Result<Recorded, (StoreError, Vec<Record>)> {
-        let unwritten: Vec<Record> = batch.into_iter().filter(|r| !written.contains(&r.id.0)).collect();
-        if unwritten.is_empty() {
-            return Ok(Recorded::default());
-        }
-        let mut found = match self.read_states(&unwritten).await {
-            Ok(found) => found,
-            Err(error) => return Err((error, unwritten)),
-        };
-        let misfits = unwritten
-            .into_iter()
-            .map(|record| Misfit { found: found.remove(&record.id.0), record })
-            .collect();
-        Ok(Recorded { locked: Vec::new(), misfits })
+    ) -> Result<HashMap<i64, Found>, StoreError> {
+        let others: Vec<i64> = batch.iter().map(|r| r.id.0).filter(|id| !written.contains(id)).collect();
+        if others.is_empty() { Ok(HashMap::new()) } else { self.read_states(&others).await }
     }
 
-    async fn split_gone(
-        &self,
-        rest: Vec<Record>,
-    ) -> Result<(Vec<Record>, Vec<Record>), (StoreError, Vec<Record>)> {
-        if rest.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
-        }
-        match self.read_states(&rest).await {
-            Ok(found) => Ok(rest.into_iter().partition(|record| found.contains_key(&record.id.0))),
-            Err(error) => Err((error, rest)),
-        }
-    }
-
-    async fn read_states(&self, records: &[Record]) -> Result<HashMap<i64, Found>, StoreError> {
-        let ids: Vec<i64> = records.iter().map(|r| r.id.0).collect();
+    async fn read_states(&self, ids: &[i64]) -> Result<HashMap<i64, Found>, StoreError> {
         let rows = self.query(READ_STATES, &[/* ids */ &ids]).await?;
         rows.iter()
             .map(|row| {
@@ -236,6 +211,11 @@ impl Store {
         .await?;
         Ok(())
     }
+}
+
+fn misfits(batch: Vec<Record>, written: &HashSet<i64>, mut found: HashMap<i64, Found>) -> Vec<Misfit> {
+    let others = batch.into_iter().filter(|record| !written.contains(&record.id.0));
+    others.map(|record| Misfit { found: found.remove(&record.id.0), record }).collect()
 }
 
 /// A batch turned on its side: one array a column, as `unnest` wants it.

@@ -245,6 +245,69 @@ async fn a_row_that_is_locked_or_deleted_in_flight_stops_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_result_that_the_database_refuses_holds_up_no_other() {
+    let site = Site::new("refused_record").await;
+    let daemon = site.daemon(EIGHT_AT_ONCE).await;
+    site.freeze().await;
+    let (first, last) = site.queue(8).await;
+    site.sim_reaches("frozen=8").await;
+    site.run(&format!(
+        "CREATE FUNCTION public.fault() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN PERFORM pg_sleep(0.02); RAISE EXCEPTION 'a fault of the test'; END $$;
+         CREATE TRIGGER fault BEFORE UPDATE ON sms.outbox FOR EACH ROW WHEN (NEW.id = {first})
+             EXECUTE FUNCTION public.fault()"
+    ))
+    .await;
+    site.thaw().await;
+    site.until_counts("all others are recorded", |counts| counts.of("accepted") == last - first).await;
+    daemon.wait_log(LIMIT, "PostgreSQL refuses to take a result").await;
+    site.run("DROP TRIGGER fault ON sms.outbox").await;
+    assert_eq!(site.until(first, "accepted").await.attempts, 1);
+    site.assert_nothing_twice().await;
+}
+
+/// A record that fits no row is followed by a look at the row. That may fail while everything before it went well.
+#[tokio::test]
+async fn a_look_at_a_row_that_fails_after_a_record_drops_no_result() {
+    let site = Site::new("read_states").await;
+    site.run(
+        "CREATE TABLE public.fault ();
+         CREATE FUNCTION public.fault() RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$
+         BEGIN
+             IF current_query() LIKE '%outboxd: read_states%' AND EXISTS (SELECT FROM public.fault) THEN
+                 RAISE EXCEPTION 'a fault of the test';
+             END IF;
+             RETURN true;
+         END $$;
+         CREATE POLICY fault ON sms.outbox AS RESTRICTIVE FOR SELECT TO outboxd_daemon USING (public.fault())",
+    )
+    .await;
+    let daemon = site.daemon(EIGHT_AT_ONCE).await;
+    site.freeze().await;
+    let (first, last) = site.queue(6).await;
+    site.sim_reaches("frozen=6").await;
+    let (locked, changed) = (first, first + 1);
+    site.run(&format!(
+        "UPDATE sms.outbox SET status = 'delivered', final_at = now() WHERE id = {changed}; \
+         INSERT INTO public.fault DEFAULT VALUES"
+    ))
+    .await;
+    let mut other = site.db.client().await;
+    let lock = other.transaction().await.unwrap();
+    lock.execute("SELECT FROM sms.outbox WHERE id = $1 FOR UPDATE", &[&locked]).await.unwrap();
+    site.thaw().await;
+    daemon.wait_log(LIMIT, "a fault of the test").await;
+    site.until(last, "accepted").await;
+    lock.rollback().await.unwrap();
+    site.run("DELETE FROM public.fault").await;
+    assert_eq!(site.until(locked, "accepted").await.attempts, 1);
+    let note = format!("SELECT count(*) = 1 FROM outboxd.attempt WHERE message_id = {changed}");
+    site.until_true("what was sent for the changed row is noted", &note).await;
+    site.until_true("every place is free again", "SELECT NOT EXISTS (SELECT FROM outboxd.wave)").await;
+    site.assert_nothing_twice().await;
+}
+
+#[tokio::test]
 async fn a_takeover_waits_for_a_locked_row_rather_than_forget_that_it_was_sent() {
     let site = Site::new("locked_takeover").await;
     let mut daemon = site.daemon(EIGHT_AT_ONCE).await;
