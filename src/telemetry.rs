@@ -8,9 +8,12 @@ use std::os::unix::fs::MetadataExt;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Full, Writer};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{ConfigError, Log};
 
@@ -24,12 +27,15 @@ pub fn init(log: &Log) -> Result<(), ConfigError> {
         )
     })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let admitted = filter_fn(|about| is_ours(about.target(), *about.level()));
     let installed = if log.json {
-        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+        let json = builder.json().flatten_event(true).with_current_span(true).with_span_list(false);
+        json.finish().with(admitted).try_init()
     } else if stderr_is_the_journal() {
-        builder.with_ansi(false).event_format(Journal::default()).try_init()
+        builder.with_ansi(false).event_format(Journal::default()).finish().with(admitted).try_init()
     } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
+        let text = builder.with_ansi(std::io::stderr().is_terminal()).with_target(false);
+        text.finish().with(admitted).try_init()
     };
     installed.map_err(|_| {
         ConfigError::without_source(
@@ -38,6 +44,12 @@ pub fn init(log: &Log) -> Result<(), ConfigError> {
             "report this as a bug",
         )
     })
+}
+
+/// Whatever the filter says, the libraries beneath us warn at most: their chattier levels may show headers, addresses
+/// and texts. The pool says of each broken connection what the store says once, so it says nothing.
+fn is_ours(target: &str, level: Level) -> bool {
+    target.starts_with("outboxd") || (level <= Level::WARN && !target.starts_with("deadpool"))
 }
 
 /// systemd sets `JOURNAL_STREAM` to device and inode of the stream; a child whose stderr was redirected inherits the
@@ -89,7 +101,18 @@ mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
-    use super::Journal;
+    use tracing::Level;
+
+    use super::{Journal, is_ours};
+
+    #[test]
+    fn no_filter_lets_a_library_chat() {
+        assert!(is_ours("outboxd::engine", Level::TRACE));
+        assert!(is_ours("hyper_util::client", Level::WARN));
+        assert!(!is_ours("hyper_util::client", Level::DEBUG));
+        assert!(!is_ours("deadpool_postgres", Level::WARN));
+        assert!(is_ours("rustls", Level::ERROR));
+    }
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);

@@ -24,7 +24,7 @@ async fn a_row_that_an_application_inserts_is_delivered_and_leaves_nothing_behin
     let _daemon = site.daemon(RECEIPTS).await;
     let shop = site.db.app_client("shop").await;
     let id = insert(&shop, "(recipient, body) VALUES ('087 123 4567', 'Your order is ready.')").await;
-    let row = site.until(id, "delivered").await;
+    let row = site.until_delivered(id).await;
     assert_clean_delivery(&row);
     assert_eq!(row.sent_via.as_deref(), Some("main"));
     assert_eq!((row.encoding.as_deref(), row.segments), (Some("gsm7"), Some(1)));
@@ -53,7 +53,7 @@ async fn both_forms_of_the_first_api_deliver_too() {
         let _daemon = Daemon::start(&site.config_with(&main, RECEIPTS)).await;
         let id =
             site.insert("(recipient, body) VALUES ('+353871234567', E'two\\nlines, café & 100% €')").await;
-        let row = site.until(id, "delivered").await;
+        let row = site.until_delivered(id).await;
         assert_clean_delivery(&row);
         let message = site.in_ledger(&row).await;
         assert_eq!((&message["via"], &message["text"]), (&json!(via), &json!("two\nlines, café & 100% €")));
@@ -110,6 +110,22 @@ async fn a_template_is_filled_in_as_its_latest_text_says() {
 }
 
 #[tokio::test]
+async fn a_row_that_comes_with_its_template_is_never_judged_without_it() {
+    let site = Site::new("with_template").await;
+    let _daemon = site.daemon(Lines::default()).await;
+    for n in 1..=60 {
+        // Each transaction also rings for a change of templates, while the one before is perhaps still being read.
+        site.run(&format!(
+            "BEGIN; INSERT INTO sms.template VALUES ('t{n}', '', 'text {n}'); \
+             INSERT INTO sms.outbox (recipient, template) VALUES ('0871234567', 't{n}'); COMMIT"
+        ))
+        .await;
+    }
+    let counts = site.until_counts("each has an end", |counts| counts.of("queued") == 0).await;
+    assert_eq!(counts.of("accepted"), 60, "{counts:?}");
+}
+
+#[tokio::test]
 async fn text_outside_the_gsm_alphabet_arrives_as_it_was_written() {
     let site = Site::with_receipts("unicode").await;
     let _daemon = site.daemon(RECEIPTS).await;
@@ -118,7 +134,7 @@ async fn text_outside_the_gsm_alphabet_arrives_as_it_was_written() {
     let sql = "INSERT INTO sms.outbox (recipient, body) VALUES ('0871234567', $1) RETURNING id";
     for (body, segments) in [(text.to_owned(), 1), (format!("{long}{long}"), 3)] {
         let id: i64 = site.sql.query_one(sql, &[&body]).await.unwrap().get(0);
-        let row = site.until(id, "delivered").await;
+        let row = site.until_delivered(id).await;
         assert_eq!((row.encoding.as_deref(), row.segments), (Some("ucs2"), Some(segments)), "{body}");
         assert_eq!(site.in_ledger(&row).await["text"], body);
     }
@@ -222,7 +238,7 @@ async fn ids_that_an_application_chooses_are_carried_whole() {
         insert(&shop, &format!("(id, recipient, body) VALUES ({id}, '0871234567', 'id {id}')")).await;
     }
     for id in ids {
-        let row = site.until(id, "delivered").await;
+        let row = site.until_delivered(id).await;
         assert_clean_delivery(&row);
         assert_eq!(site.in_ledger(&row).await["text"], format!("id {id}"));
     }
@@ -344,7 +360,7 @@ async fn a_message_that_the_handset_never_got_is_undelivered_and_may_be_tried_ag
     assert!(row.finished && !row.reason().is_empty());
     site.sim.handset(&json!({"number": "353871234567", "state": "on"})).await;
     site.run(&format!("SELECT sms.retry({id})")).await;
-    let again = site.until(id, "delivered").await;
+    let again = site.until_delivered(id).await;
     assert_eq!((again.attempts, again.error), (2, None));
     assert_ne!(again.gateway_ref, row.gateway_ref);
     assert_eq!(site.sim_count("reached_twice").await, 0);

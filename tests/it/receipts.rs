@@ -52,7 +52,7 @@ async fn receipts_for_nobody_are_taken_and_change_nothing() {
     let site = Site::with_receipts("nobody").await;
     let _daemon = site.daemon(RECEIPTS).await;
     let (id, _) = site.queue(1).await;
-    let row = site.until(id, "delivered").await;
+    let row = site.until_delivered(id).await;
     let reference = row.gateway_ref.clone().unwrap();
     let (base, nonce) = (reference.split('-').next().unwrap(), reference.split('-').nth(1).unwrap());
     for notify_id in [
@@ -79,7 +79,7 @@ async fn repeated_and_contradicting_receipts_leave_what_was_delivered() {
     let (first, last) = site.queue(50).await;
     site.until_counts("all are delivered", |counts| counts.only(&["delivered"])).await;
     site.sim_reaches("receipts_ok=150&idle=1").await;
-    let row = site.row(first).await;
+    let row = site.until_delivered(first).await;
     let receipt = |delivered: bool| {
         json!({"notify_id": row.gateway_ref, "number": "353870000001",
         "sender": "Demo", "delivered": delivered})

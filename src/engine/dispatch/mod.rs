@@ -72,6 +72,8 @@ pub struct Dispatch {
     router: Router,
     composer: Composer,
     templates: TemplateState,
+    /// A reading of the templates is under way.
+    reading_templates: bool,
     /// Rows that wait for templates to be read again before they are judged.
     doubtful: Vec<DueRow>,
     term: Option<Term>,
@@ -139,6 +141,7 @@ impl Dispatch {
             jobs: JoinSet::new(),
             gateways: runs,
             templates: TemplateState::Stale,
+            reading_templates: false,
             doubtful: Vec::new(),
             term: None,
             flights: HashMap::new(),

@@ -21,7 +21,8 @@ const HELD_STALE: &str = "held_stale";
 impl Dispatch {
     /// Starts whatever is to be read.
     pub(super) fn read_on(&mut self, now: Moment) {
-        if self.templates == TemplateState::Stale {
+        // One reading at a time: the result of an earlier one must not pass for the final word of a later one.
+        if self.templates == TemplateState::Stale && !self.reading_templates {
             self.load_templates();
         }
         for lane in Lane::ALL {
@@ -177,6 +178,7 @@ impl Dispatch {
 
     fn load_templates(&mut self) {
         self.templates = TemplateState::Loading;
+        self.reading_templates = true;
         let store = self.store.clone();
         // Rows that come into doubt from here on are not covered by this reading.
         let covered = self.doubtful.len();
@@ -189,6 +191,7 @@ impl Dispatch {
         rows: Result<Vec<(String, String, String)>, StoreError>,
         now: Moment,
     ) {
+        self.reading_templates = false;
         match rows {
             Ok(rows) => {
                 self.composer = Composer::new(self.config.text.clone(), Templates::new(rows));

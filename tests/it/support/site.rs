@@ -164,6 +164,15 @@ impl Site {
         .await
     }
 
+    /// Waits until the row is delivered and the gateway's answer is recorded too: a receipt may be quicker.
+    pub(crate) async fn until_delivered(&self, id: i64) -> OutboxRow {
+        eventually(LIMIT, &format!("row {id} is delivered and complete"), async || {
+            let row = self.row(id).await;
+            if row.status == "delivered" && row.sent { Ok(row) } else { Err(row) }
+        })
+        .await
+    }
+
     /// How many rows there are in each status.
     pub(crate) async fn counts(&self) -> Counts {
         let sql = "SELECT status, count(*) FROM sms.outbox GROUP BY status";
