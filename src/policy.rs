@@ -12,6 +12,9 @@ use crate::verdict::{DeferCause, Verdict};
 /// the failure and may have acted on it.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(60);
 
+/// Longest pause of one message among others.
+const ROW_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 const GATEWAY_REFUSES: &str = "gateway_refuses";
 
 /// The limits, from the configuration of one gateway.
@@ -122,6 +125,22 @@ impl Health {
                 }
             },
             Verdict::Unknown { reason } => self.failed(None, reason, now, jitter),
+        }
+    }
+
+    /// How long a message is left alone that its gateway turned away while it may be taking others: the breaker does not
+    /// see it, and without a pause it would be sent again as fast as the gateway answers.
+    pub fn row_pause(&self, verdict: &Verdict, attempt: i32, jitter: f64) -> Option<Duration> {
+        match verdict {
+            Verdict::Deferred { cause: DeferCause::Busy | DeferCause::Unreachable, .. } => {
+                let step = u32::try_from(attempt - 1).unwrap_or(0);
+                let longest = self.limits.backoff_max.min(ROW_PAUSE_MAX);
+                Some(backoff(self.limits.backoff_min.min(longest), longest, step, jitter))
+            }
+            Verdict::Accepted { .. }
+            | Verdict::Rejected { .. }
+            | Verdict::Deferred { .. }
+            | Verdict::Unknown { .. } => None,
         }
     }
 
@@ -398,6 +417,18 @@ mod tests {
         see(&mut health, &rejected("barred"), 2, at(100));
         assert_eq!(see(&mut health, &rejected("barred"), 3, at(101)), Change::Stop);
         assert_eq!(health.take_refused().len(), 2);
+    }
+
+    #[test]
+    fn a_message_that_is_turned_away_among_others_is_left_alone_for_longer_and_longer() {
+        let health = Health::new(LIMITS);
+        let busy = deferred(DeferCause::Busy, None);
+        let pauses: Vec<Duration> = (1..12).filter_map(|n| health.row_pause(&busy, n, 1.0)).collect();
+        assert_eq!(pauses.first(), Some(&Duration::from_secs(1)));
+        assert_eq!(pauses.last(), Some(&Duration::from_secs(60)));
+        assert!(pauses.is_sorted());
+        assert_eq!(health.row_pause(&deferred(DeferCause::NotStarted, None), 3, 1.0), None);
+        assert_eq!(health.row_pause(&accepted(), 3, 1.0), None);
     }
 
     #[test]

@@ -337,6 +337,17 @@ impl Plan {
         self.read_row_again(ready.lane, ready.position);
     }
 
+    /// Its attempt came to nothing and it is left alone for a while: it gives its place to others, and is not read again
+    /// until [`Plan::recorded`] says so.
+    pub fn cool(&mut self, id: MessageId) {
+        let Some(known) = self.known.get_mut(&id) else { return };
+        if let Place::UnderWay(gateway) = known.place {
+            known.place = Place::SetAside;
+            self.set_aside[known.lane.index()] += 1;
+            self.gateways[gateway].under_way -= 1;
+        }
+    }
+
     /// Its result is recorded. `queued_again`: it goes on waiting, at this place.
     pub fn recorded(&mut self, id: MessageId, queued_again: Option<Position>) {
         let Some(Known { lane, place, .. }) = self.known.get(&id).copied() else { return };

@@ -46,7 +46,7 @@ impl Fits {
         }
     }
 
-    const fn attempts_after(self) -> AttemptNo {
+    pub const fn attempts_after(self) -> AttemptNo {
         match self {
             Fits::Attempt(attempt) => attempt,
             Fits::Unchanged { attempts, .. } => attempts,

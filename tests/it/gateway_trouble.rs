@@ -166,6 +166,24 @@ async fn a_message_that_the_gateway_refuses_fails_alone() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_turned_away_is_not_sent_again_at_once_while_others_are_taken() {
+    let site = Site::new("busy_for_one").await;
+    let busy = json!({"status": 503, "body": r#"{"success":false,"message":"Try later","errors":[]}"#});
+    site.sim.script(&json!({"do": {"answer": busy}, "prefix": "353871112222", "times": 0})).await;
+    // Longer than this test lasts.
+    let _daemon = site.daemon(Lines { gateway: "backoff_min = \"120s\"\n", ..Lines::default() }).await;
+    let turned_away = site.insert("(recipient, body) VALUES ('0871112222', 'later')").await;
+    site.queue(300).await;
+    site.until_counts("the others are sent", |counts| counts.of("accepted") == 300).await;
+    let row = site.row(turned_away).await;
+    assert_eq!((row.status.as_str(), row.attempts, row.code()), ("queued", 1, "gateway_busy"));
+    // It gave its place back, and does not keep others from being sent.
+    site.queue(100).await;
+    site.until_counts("later ones are sent", |counts| counts.of("accepted") == 400).await;
+    assert_eq!(site.row(turned_away).await.attempts, 1);
+}
+
+#[tokio::test]
 async fn rows_wait_for_a_gateway_that_is_down_and_go_out_when_it_returns() {
     let site = Site::new("down").await;
     let _daemon = site.daemon(Lines { gateway: QUICK, ..Lines::default() }).await;

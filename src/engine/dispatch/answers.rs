@@ -6,8 +6,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock::Moment;
 use crate::engine::Event;
-use crate::engine::dispatch::Dispatch;
 use crate::engine::dispatch::gateways::Showing;
+use crate::engine::dispatch::{Cooling, Dispatch};
 use crate::engine::plan::GatewayIndex;
 use crate::engine::record::Done;
 use crate::gateway::ProbeFailure;
@@ -97,6 +97,10 @@ impl Dispatch {
             }
         }
         let change = run.health.observe(&verdict, (id, &flight.gateway_ref), now, jitter(now));
+        let pause = run.health.row_pause(&verdict, flight.fits.attempts_after(), jitter(now));
+        if let Some(flight) = self.flights.get_mut(&id) {
+            flight.pause = pause;
+        }
         self.record_flight(id, &Outcome::of(verdict));
         self.apply(index, &change);
         self.launch(index);
@@ -125,15 +129,27 @@ impl Dispatch {
         self.write(record, position);
     }
 
-    pub(super) fn recorded(&mut self, done: Vec<Done>) {
+    pub(super) fn recorded(&mut self, done: Vec<Done>, now: Moment) {
         for Done { id, queued_again } in done {
-            self.plan.recorded(id, queued_again);
-            if let Some(flight) = self.flights.remove(&id) {
+            let flight = self.flights.remove(&id);
+            if let (Some(position), Some(pause)) = (queued_again, flight.as_ref().and_then(|f| f.pause)) {
+                self.plan.cool(id);
+                self.cooling.push(Cooling { until: now + pause, id, position });
+            } else {
+                self.plan.recorded(id, queued_again);
+            }
+            if let Some(flight) = flight {
                 self.wave_member_done(flight.wave);
             }
         }
         for index in 0..self.gateways.len() {
             self.give_back_refused(index);
+        }
+    }
+
+    pub(super) fn end_cooling(&mut self, now: Moment) {
+        for row in self.cooling.extract_if(.., |row| row.until <= now) {
+            self.plan.recorded(row.id, Some(row.position));
         }
     }
 

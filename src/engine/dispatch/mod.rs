@@ -79,6 +79,7 @@ pub struct Dispatch {
     term: Option<Term>,
     flights: HashMap<MessageId, Flight>,
     waves: HashMap<WaveKey, usize>,
+    cooling: Vec<Cooling>,
     wakefulness: Wakefulness,
     clockwork: upkeep::Clockwork,
     /// The database failed us: nothing is read or begun until then.
@@ -106,6 +107,16 @@ struct Flight {
     encoding: Encoding,
     segments: i16,
     answered: bool,
+    /// How long the row is left alone before it is tried again, when its attempt came to nothing.
+    pause: Option<Duration>,
+}
+
+/// A row that is left alone for a while.
+#[derive(Debug)]
+struct Cooling {
+    until: Moment,
+    id: MessageId,
+    position: Position,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +157,7 @@ impl Dispatch {
             term: None,
             flights: HashMap::new(),
             waves: HashMap::new(),
+            cooling: Vec::new(),
             trouble: None,
             stopping: None,
         }
@@ -181,6 +193,7 @@ impl Dispatch {
             self.plan.wake();
         }
         self.end_pauses(now);
+        self.end_cooling(now);
         if self.may_send() {
             self.keep_up(now);
             if self.trouble.is_none() {
@@ -213,7 +226,7 @@ impl Dispatch {
                 self.wave_came(gateway, wave, taken, outcome, now);
             }
             Event::Answer { gateway, id, verdict } => self.answer_came(gateway, id, verdict, now),
-            Event::Recorded(done) => self.recorded(done),
+            Event::Recorded(done) => self.recorded(done, now),
             Event::Probed { gateway, result } => self.probed(gateway, result, now),
             Event::Templates(rows) => self.templates_came(rows, now),
             Event::NextDue(due) => self.next_due_came(due, now),
@@ -299,6 +312,7 @@ impl Dispatch {
         for run in &self.gateways {
             consider(run.health.next_at());
         }
+        consider(self.cooling.iter().map(|row| row.until).min());
         if self.may_send() {
             consider(Some(self.wakefulness.next_at()));
             consider(self.clockwork.next_at());

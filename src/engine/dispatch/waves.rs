@@ -112,6 +112,7 @@ impl Dispatch {
             encoding: ready.draft.encoding,
             segments: ready.draft.segments,
             answered: false,
+            pause: None,
         };
         self.flights.insert(ready.id, flight);
         if self.term.as_ref().is_some_and(|term| term.epoch == wave.key.epoch) {
