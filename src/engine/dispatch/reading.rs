@@ -198,24 +198,31 @@ impl Dispatch {
                 let still = self.templates == TemplateState::Loading;
                 let covered = self.clockwork.doubtful_covered.min(self.doubtful.len());
                 let uncovered = self.doubtful.split_off(covered);
-                let covered = std::mem::replace(&mut self.doubtful, uncovered);
-                // Changed again while we read, or more rows wait: read once more.
-                self.templates = if still && self.doubtful.is_empty() {
-                    TemplateState::Loaded
-                } else {
-                    TemplateState::Stale
-                };
+                let covered = std::mem::take(&mut self.doubtful);
+                self.templates = if still { TemplateState::Loaded } else { TemplateState::Stale };
                 for due in covered {
-                    self.plan.recorded(due.row.id, None);
-                    if self.may_send() {
-                        self.prepare(due, true);
+                    self.judge_again(due, true);
+                }
+                if still {
+                    // Only waiting for this reading to end. One that needs a newer one says so.
+                    for due in uncovered {
+                        self.judge_again(due, false);
                     }
+                } else {
+                    self.doubtful.extend(uncovered);
                 }
             }
             Err(error) => {
                 self.templates = TemplateState::Stale;
                 self.database_failed(&error, now);
             }
+        }
+    }
+
+    fn judge_again(&mut self, due: DueRow, final_word: bool) {
+        self.plan.recorded(due.row.id, None);
+        if self.may_send() {
+            self.prepare(due, final_word);
         }
     }
 }
