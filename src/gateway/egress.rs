@@ -198,26 +198,16 @@ pub(super) async fn read_answer(mut response: reqwest::Response, limit: usize) -
     loop {
         match response.chunk().await {
             Ok(None) => break,
-            Ok(Some(chunk)) if body.len() + chunk.len() <= limit => {
-                // The usual short answer is one chunk, which is kept without a copy.
-                if answer.body.is_empty() && body.is_empty() {
-                    answer.body = chunk;
-                } else {
-                    if body.is_empty() {
-                        body.extend_from_slice(&answer.body);
-                    }
-                    body.extend_from_slice(&chunk);
-                }
-            }
+            // Copied, although it is one chunk as a rule: a chunk is a piece of the connection's read buffer, and while
+            // it lives, the client must allocate a new buffer of 8 KiB for the next answer.
+            Ok(Some(chunk)) if body.len() + chunk.len() <= limit => body.extend_from_slice(&chunk),
             Ok(Some(_)) | Err(_) => {
                 answer.truncated = true;
                 break;
             }
         }
     }
-    if !body.is_empty() {
-        answer.body = body.freeze();
-    }
+    answer.body = body.freeze();
     answer
 }
 
