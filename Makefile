@@ -51,3 +51,7 @@ test-matrix: needs ## every test with PostgreSQL 14 to 18 one after the other (n
 .PHONY: demo
 demo: ## watch messages travel from INSERT to delivered on private servers (KEEP=1 leaves them running)
 	@KEEP='$(KEEP)' tests/demo
+
+.PHONY: drain
+drain: needs release ## print how fast a queue drains on this machine, and what the daemon needs (figures, not a test)
+	tests/with-postgres tests/drain
