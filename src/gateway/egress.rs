@@ -198,8 +198,8 @@ pub(super) async fn read_answer(mut response: reqwest::Response, limit: usize) -
     loop {
         match response.chunk().await {
             Ok(None) => break,
-            // Copied, although it is one chunk as a rule: a chunk is a piece of the connection's read buffer, and while
-            // it lives, the client must allocate a new buffer of 8 KiB for the next answer.
+            // Copied, although it is one chunk as a rule: a chunk is a piece of the connection's read buffer, and keeping
+            // it would keep the whole buffer alive for a few words.
             Ok(Some(chunk)) if body.len() + chunk.len() <= limit => body.extend_from_slice(&chunk),
             Ok(Some(_)) | Err(_) => {
                 answer.truncated = true;
