@@ -38,6 +38,11 @@ impl Page {
         self.push(format_args!("{key} = {value}\n"));
     }
 
+    fn list(&mut self, key: &str, values: &[impl AsRef<str>]) {
+        let values: Vec<toml::Value> = values.iter().map(|value| toml::Value::from(value.as_ref())).collect();
+        self.push(format_args!("{key} = {}\n", toml::Value::from(values)));
+    }
+
     fn duration(&mut self, key: &str, value: Duration) {
         self.push(format_args!("{key} = \"{}\"\n", humantime::format_duration(value)));
     }
@@ -188,9 +193,20 @@ fn show_rest(page: &mut Page, config: &Config) {
             page.text("listen", &callbacks.listen.to_string());
             page.remark("path", "set");
             page.remark("secrets", &callbacks.secrets.len().to_string());
+            page.number("old_inbound_signature", callbacks.old_inbound_signature);
         }
         None => page.push(format_args!("\n# [callbacks]: off\n")),
     }
+    page.section("inbox");
+    page.optional("default_app", config.inbox.default_app.as_deref());
+    page.remark("app_of_number", &config.inbox.app_of_number.len().to_string());
+    page.section("opt_out");
+    let list = |keywords: &[Vec<String>]| keywords.iter().map(|words| words.join(" ")).collect::<Vec<_>>();
+    page.list("keywords", &list(&config.opt_out.keywords));
+    page.list("opt_in_keywords", &list(&config.opt_out.opt_in_keywords));
+    page.list("numbers", &config.opt_out.numbers);
+    let lanes: Vec<&str> = config.opt_out.transactional_lanes.iter().map(|lane| lane.as_str()).collect();
+    page.list("transactional_lanes", &lanes);
     page.section("log");
     page.text("filter", &config.log.filter);
     page.number("json", config.log.json);

@@ -54,7 +54,12 @@ pub(super) fn callbacks(reader: &mut Reader<'_>, raw: &RawCallbacks) -> Result<C
              as `client_secret_file` and `account_password_file`",
         ));
     }
-    Ok(Callbacks { listen: listen?, path: path?, secrets })
+    Ok(Callbacks {
+        listen: listen?,
+        path: path?,
+        secrets,
+        old_inbound_signature: reader.flag(&raw.old_inbound_signature, false),
+    })
 }
 
 fn callback_path(reader: &mut Reader<'_>, raw: &RawCallbacks) -> Result<Secret, Reported> {

@@ -135,6 +135,8 @@ pub(super) struct RawConfig {
     pub(super) gateway: Option<BTreeMap<String, RawGateway>>,
     pub(super) routing: Option<RawRouting>,
     pub(super) callbacks: Option<RawCallbacks>,
+    pub(super) inbox: Option<RawInbox>,
+    pub(super) opt_out: Option<RawOptOut>,
     pub(super) log: Option<RawLog>,
 }
 
@@ -331,6 +333,32 @@ pub(super) struct RawCallbacks {
     pub(super) account_password_file: Text,
     pub(super) account_password_credential: Text,
     pub(super) account_password_env: Text,
+    /// Believe replies whose signature covers neither number nor text. Default false.
+    pub(super) old_inbound_signature: Flag,
+}
+
+/// Whose replies are that answer no message.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawInbox {
+    /// Database role of the application that gets them.
+    pub(super) default_app: Text,
+    /// The same by the number that people wrote to.
+    pub(super) app_of_number: Option<BTreeMap<String, At<String>>>,
+}
+
+/// What makes a reply an opt-out, and what is sent all the same.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOptOut {
+    /// A reply that begins with one of these opts out.
+    pub(super) keywords: Option<Vec<At<String>>>,
+    /// A reply that is one of these, and nothing else, opts in again.
+    pub(super) opt_in_keywords: Option<Vec<At<String>>>,
+    /// Whatever is sent to these numbers opts out. Default 50123.
+    pub(super) numbers: Option<Vec<At<NumberOrText>>>,
+    /// Lanes whose messages are sent to people who opted out as well. Default none.
+    pub(super) transactional_lanes: Option<Vec<At<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

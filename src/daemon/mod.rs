@@ -3,6 +3,7 @@
 //! Reading downwards is reading what happens at start: configuration, gateways, database, tasks, `ready`, signals.
 
 mod callbacks;
+mod meaning;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,15 +13,16 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock;
 use crate::config::{self, Config, Wake};
+use crate::daemon::meaning::Meaning;
 use crate::engine::Event;
 use crate::engine::dispatch::{Dispatch, Parts};
+use crate::engine::incoming::{self, Incoming};
 use crate::engine::lead::{Candidate, Lease, OwnWaves, random_bits};
 use crate::engine::memory::Memory;
-use crate::engine::receipts::{self, Receipts};
 use crate::engine::record::Recorder;
 use crate::engine::wake;
 use crate::gateway::Gateway;
@@ -155,6 +157,11 @@ async fn look_at_database(config: &Config, store: &Store) -> Result<Result<bool,
         SchemaState::Newer(version) => return Ok(Err(SchemaError::Newer(version))),
         SchemaState::Altered(version) => return Ok(Err(SchemaError::Altered(version))),
     }
+    let text = &config.text;
+    if let Err(error) = store.set_number_plan(text.default_country.as_deref(), &text.trunk_prefix).await {
+        // Read only by sms.opt_out() and its like; sending does not depend on it.
+        debug!(%error, "could not write down how national numbers are read");
+    }
     let found = store.doorbell().await?;
     let doorbell = match config.queue.wake {
         Wake::Poll => false,
@@ -242,14 +249,15 @@ impl Engine {
             "lead"
         });
         if let (Some(listener), Some(settings)) = (callbacks, config.callbacks.clone()) {
-            let (receipts, queue) = Receipts::channel();
-            let writing = receipts::run(store.clone(), queue);
+            let (incoming, queue) = Incoming::channel();
+            let writing = incoming::run(store.clone(), queue);
             tasks.spawn(async move {
                 writing.await;
-                "receipts"
+                "incoming"
             });
+            let meaning = Meaning::new(&config);
             tasks.spawn(async move {
-                callbacks::serve(listener, settings, receipts).await;
+                callbacks::serve(listener, settings, meaning, incoming).await;
                 "callbacks"
             });
         }

@@ -1,13 +1,14 @@
 //! Reading due rows and committing waves: the two statements between a row and its request.
 
 use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 
-use crate::message::{AttemptNo, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion};
+use crate::message::{AttemptNo, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion, TemplateRow};
 use crate::store::{Statement, Store, StoreError, column, statement};
 
 pub const DISCOVER: Statement = statement!("native/discover");
@@ -52,18 +53,34 @@ pub struct WaveIntent {
     pub entries: Vec<WaveEntry>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct WaveEntry {
     pub id: MessageId,
     pub attempt: AttemptNo,
     pub version: RowVersion,
+    /// Looked up among those who opted out; `None`: sent whether they did or not.
+    pub recipient: Option<String>,
+}
+
+/// Numbers of real people stay out of logs, so `Debug` does not show it.
+impl fmt::Debug for WaveEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaveEntry")
+            .field("id", &self.id)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the wave's commit answered.
 #[derive(Debug)]
 pub enum WaveOutcome {
-    /// These, and only these, may be sent now.
-    Confirmed(Vec<MessageId>),
+    Confirmed {
+        /// These, and only these, may be sent now.
+        ids: Vec<MessageId>,
+        /// These could have been, but for their recipients, who want no messages.
+        opted_out: Vec<MessageId>,
+    },
     /// Another leader took over, or everything is held: nothing was written, nothing may be sent.
     Fenced,
 }
@@ -100,6 +117,7 @@ impl Store {
         let ids: Vec<i64> = wave.entries.iter().map(|e| e.id.0).collect();
         let attempts: Vec<i32> = wave.entries.iter().map(|e| e.attempt).collect();
         let versions: Vec<RowVersion> = wave.entries.iter().map(|e| e.version).collect();
+        let recipients: Vec<Option<&str>> = wave.entries.iter().map(|e| e.recipient.as_deref()).collect();
         let row = self
             .query_one(
                 WAVE,
@@ -111,6 +129,7 @@ impl Store {
                     /* ids */ &ids,
                     /* attempts */ &attempts,
                     /* versions */ &versions,
+                    /* recipients */ &recipients,
                 ],
             )
             .await?;
@@ -118,8 +137,10 @@ impl Store {
         if !fenced_in {
             return Ok(WaveOutcome::Fenced);
         }
-        let confirmed: Vec<i64> = column(WAVE, &row, 1)?;
-        Ok(WaveOutcome::Confirmed(confirmed.into_iter().map(MessageId).collect()))
+        let ids = |at: usize| -> Result<Vec<MessageId>, StoreError> {
+            Ok(column::<Vec<i64>>(WAVE, &row, at)?.into_iter().map(MessageId).collect())
+        };
+        Ok(WaveOutcome::Confirmed { ids: ids(1)?, opted_out: ids(2)? })
     }
 
     /// After an error in doubt: makes sure that the wave is not there and never will be.
@@ -137,12 +158,16 @@ impl Store {
         Ok(())
     }
 
-    /// `(name, language, body)` of every template.
-    pub async fn templates(&self) -> Result<Vec<(String, String, String)>, StoreError> {
+    pub async fn templates(&self) -> Result<Vec<TemplateRow>, StoreError> {
         let rows = self.query(TEMPLATES, &[]).await?;
         rows.iter()
             .map(|row| {
-                Ok((column(TEMPLATES, row, 0)?, column(TEMPLATES, row, 1)?, column(TEMPLATES, row, 2)?))
+                Ok(TemplateRow {
+                    name: column(TEMPLATES, row, 0)?,
+                    language: column(TEMPLATES, row, 1)?,
+                    body: column(TEMPLATES, row, 2)?,
+                    transactional: column(TEMPLATES, row, 3)?,
+                })
             })
             .collect()
     }

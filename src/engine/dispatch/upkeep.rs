@@ -203,6 +203,9 @@ impl Dispatch {
             }
             (true, true) | (false, false) => {}
         }
+        for (name, reason) in orders.stopped {
+            self.stop_gateway(&name, &reason);
+        }
         for name in orders.resumed {
             self.resume_gateway(&name);
         }

@@ -7,14 +7,15 @@ use tracing::{debug, warn};
 
 use crate::clock::Moment;
 use crate::engine::deliver::{self, Attempt};
-use crate::engine::dispatch::{Dispatch, Flight, answers};
+use crate::engine::dispatch::{Dispatch, Flight, Judged, answers};
 use crate::engine::plan::{GatewayIndex, Ready};
 use crate::engine::record::Job;
 use crate::engine::{Event, WaveName};
-use crate::message::{MessageId, NotifyRef};
+use crate::message::{MessageId, NotifyRef, Status};
 use crate::store::queue::{self, WaveEntry, WaveIntent, WaveKey, WaveOutcome};
 use crate::store::record::Fits;
 use crate::store::{Store, StoreError};
+use crate::text::code;
 
 /// Most messages in one wave.
 const WAVE: usize = 500;
@@ -47,9 +48,16 @@ impl Dispatch {
         run.pace.take(taken.len(), now);
         run.committing = true;
         self.own_waves.begin(key);
+        let lanes = &self.config.opt_out.transactional_lanes;
         let mut entries: Vec<WaveEntry> = taken
             .iter()
-            .map(|ready| WaveEntry { id: ready.id, attempt: ready.attempts + 1, version: ready.version })
+            .map(|ready| WaveEntry {
+                id: ready.id,
+                attempt: ready.attempts + 1,
+                version: ready.version,
+                recipient: (!ready.draft.transactional && !lanes.contains(&ready.lane))
+                    .then(|| ready.draft.recipient.clone()),
+            })
             .collect();
         entries.sort_by_key(|entry| entry.id);
         let wave = WaveName { key, nonce: term.nonce };
@@ -70,9 +78,11 @@ impl Dispatch {
         now: Moment,
     ) {
         self.gateways[index].committing = false;
+        let mut unwanted = HashSet::new();
         let confirmed: HashSet<MessageId> = match outcome {
-            Ok(WaveOutcome::Confirmed(ids)) => {
+            Ok(WaveOutcome::Confirmed { ids, opted_out }) => {
                 self.database_works(queue::WAVE.name);
+                unwanted.extend(opted_out);
                 ids.into_iter().collect()
             }
             Ok(WaveOutcome::Fenced) => {
@@ -93,12 +103,30 @@ impl Dispatch {
         for ready in taken {
             if confirmed.contains(&ready.id) {
                 self.take_off(index, wave, ready);
+            } else if unwanted.contains(&ready.id) {
+                self.refuse_unwanted(index, &ready);
             } else {
                 debug!(message_id = ready.id.0, "not in the wave: it changed, or the wave came to nothing");
                 self.plan.not_in_wave(index, &ready);
             }
         }
         self.launch(index);
+    }
+
+    fn refuse_unwanted(&mut self, index: GatewayIndex, ready: &Ready) {
+        // Otherwise the term has ended meanwhile, and the row is somebody else's.
+        if self.plan.gateway_of(ready.id) != Some(index) {
+            return;
+        }
+        debug!(message_id = ready.id.0, "the recipient has opted out");
+        self.plan.recorded(ready.id, None);
+        self.write_judgement(
+            &Judged::from(ready),
+            Status::Failed,
+            false,
+            code::OPTED_OUT,
+            "the recipient wants no messages, see sms.opt_out",
+        );
     }
 
     fn take_off(&mut self, index: GatewayIndex, wave: WaveName, ready: Ready) {
