@@ -184,6 +184,14 @@ $$;
 
 COMMENT ON FUNCTION sms.opt_in(text) IS 'Ends the opt-out that sms.opt_out() of the same caller began; called by an operator, every one. False: the person still gets no messages, because of an opt-out of their own.';
 
+CREATE FUNCTION outboxd.was_told(status text, shown_ref text, attempt_ref text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT status IN ('delivered', 'undelivered') OR (shown_ref = attempt_ref AND status IN ('accepted', 'failed'))
+$$;
+
+COMMENT ON FUNCTION outboxd.was_told(text, text, text) IS 'A callback was quicker than the recording of the answer: what it said stands.';
+
 ALTER TABLE sms.inbox ENABLE ROW LEVEL SECURITY;
 ALTER TABLE sms.opt_out ENABLE ROW LEVEL SECURITY;
 

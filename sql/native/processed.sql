@@ -5,15 +5,15 @@
 -- Columns: id of each row that changed.
 -- Locks: the rows, in id order. Called by incoming, on every daemon.
 --
--- A result is about the attempt whose reference the row shows. A failure may also be quicker than the recording of the
--- answer. That an attempt was accepted which had been given up as unknown keeps the message from being sent again, as
+-- A result is about the attempt whose reference the row shows. It may also be quicker than the recording of the answer,
+-- which then finds no sent_at and fills in the rest. That an attempt was accepted which had been given up as unknown keeps the message from being sent again, as
 -- long as it is not under way again.
 UPDATE sms.outbox AS o
 SET status = r.status,
     held = false,
     attempts = greatest(o.attempts, r.attempt),
     gateway_ref = r.gateway_ref,
-    sent_at = CASE WHEN o.attempts >= r.attempt THEN coalesce(o.sent_at, now()) ELSE now() END,
+    sent_at = CASE WHEN o.attempts >= r.attempt THEN o.sent_at END,
     final_at = CASE WHEN r.status = 'failed' THEN now() END,
     error_code = r.error_code,
     error = r.error
@@ -24,8 +24,7 @@ WHERE o.id = r.id
     AND (
         (o.gateway_ref = r.gateway_ref AND o.status IN ('unknown', 'accepted'))
         OR (
-            r.status = 'failed'
-            AND o.status = 'queued'
+            o.status IN ('queued', 'cancelled')
             AND o.attempts = r.attempt - 1
             AND (
                 EXISTS (SELECT FROM outboxd.leader AS l WHERE l.nonce = r.nonce)
@@ -39,8 +38,13 @@ WHERE o.id = r.id
             AND EXISTS (
                 SELECT FROM outboxd.attempt AS a
                 WHERE a.message_id = o.id AND a.gateway_ref = r.gateway_ref AND a.verdict = 'unknown'
+                    -- Given up in the transaction that queued it: nobody has asked for it anew since.
+                    AND a.at = o.send_after
             )
-            AND NOT EXISTS (SELECT FROM outboxd.wave AS w WHERE o.id = ANY (w.ids))
+            AND NOT EXISTS (
+                SELECT FROM outboxd.wave AS w
+                WHERE o.id = ANY (w.ids) AND w.attempts[array_position(w.ids, o.id)] > r.attempt
+            )
         )
     )
 RETURNING o.id

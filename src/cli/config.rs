@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::args::ConfigCommand;
-use crate::config::{self, Config, Dialect, Gateway, OnUnknown, Tls, Wake};
+use crate::config::{self, AddressRange, Config, Dialect, Gateway, OnUnknown, Tls, Wake};
 
 pub fn run(command: ConfigCommand, path: &Path) -> anyhow::Result<ExitCode> {
     let text = match command {
@@ -194,6 +194,18 @@ fn show_rest(page: &mut Page, config: &Config) {
             page.remark("path", "set");
             page.remark("secrets", &callbacks.secrets.len().to_string());
             page.number("old_inbound_signature", callbacks.old_inbound_signature);
+            let ranges = |ranges: &[AddressRange]| ranges.iter().map(ToString::to_string).collect::<Vec<_>>();
+            page.list("allow_from", &ranges(&callbacks.allow_from));
+            page.list("trusted_proxies", &ranges(&callbacks.trusted_proxies));
+            page.number("max_connections", callbacks.max_connections);
+            page.duration("timeout", callbacks.timeout);
+            match callbacks.rate {
+                Some(rate) => page.number("rate", rate),
+                None => page.remark("rate", "not limited"),
+            }
+            let tls = callbacks.tls.as_ref();
+            page.optional("certificate_file", tls.and_then(|tls| tls.certificate_file.to_str()));
+            page.optional("key_file", tls.and_then(|tls| tls.key_file.to_str()));
         }
         None => page.push(format_args!("\n# [callbacks]: off\n")),
     }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -345,6 +345,33 @@ pub struct Callbacks {
     pub secrets: Vec<Secret>,
     /// Believe messages that are signed as an older page of the documentation says.
     pub old_inbound_signature: bool,
+    /// Who may post; empty: whoever knows the path.
+    pub allow_from: Vec<AddressRange>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<AddressRange>,
+    /// Callers at once.
+    pub max_connections: usize,
+    /// For a caller to send its request, and for us to answer it.
+    pub timeout: Duration,
+    /// Callbacks a second; more wait. `None`: as fast as the database takes them.
+    pub rate: Option<f64>,
+    /// `None`: plain HTTP, for a reverse proxy.
+    pub tls: Option<CallbackTls>,
+}
+
+/// PEM files of the callback listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallbackTls {
+    /// The certificate, and those between it and the authority.
+    pub certificate_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+/// Addresses that begin with the same bits: `198.51.100.0/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressRange {
+    first: IpAddr,
+    bits: u8,
 }
 
 /// Whose a message from a handset is that answers none of ours.

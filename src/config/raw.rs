@@ -335,6 +335,20 @@ pub(super) struct RawCallbacks {
     pub(super) account_password_env: Text,
     /// Believe replies whose signature covers neither number nor text. Default false.
     pub(super) old_inbound_signature: Flag,
+    /// Addresses or ranges that may post. Default everybody.
+    pub(super) allow_from: Option<Vec<At<String>>>,
+    /// Reverse proxies whose X-Forwarded-For is believed. Default none.
+    pub(super) trusted_proxies: Option<Vec<At<String>>>,
+    /// Callers at once. Default 512.
+    pub(super) max_connections: Whole,
+    /// Longest wait for a request, and for its answer. Default 30s.
+    pub(super) timeout: Span,
+    /// Callbacks a second; more wait. Default no limit.
+    pub(super) rate: Option<At<f64>>,
+    /// PEM file with the certificate to show, and those that sign it.
+    pub(super) certificate_file: Text,
+    /// PEM file with its key.
+    pub(super) key_file: Text,
 }
 
 /// Whose replies are that answer no message.

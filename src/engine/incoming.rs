@@ -16,8 +16,10 @@ use crate::store::{Store, StoreError};
 const QUEUE: usize = 4096;
 /// Most facts in one batch.
 const BATCH: usize = 1000;
-/// A locked row is usually our own recorder, writing the answer of the very message.
+/// A locked row is usually our own recorder, writing the answer of the very message; then the next try succeeds.
 const LOCKED_TRIES: u32 = 20;
+/// Parts of a batch that may meet a lock, one after the other, before the rest is given up: each costs a lock's timeout.
+const LOCKED_PARTS: u32 = 40;
 
 /// What the gateway told.
 #[derive(Debug)]
@@ -166,9 +168,14 @@ impl<F: Writable> Pile<F> {
     async fn settle(self, store: &Store) {
         let mut answers = self.answers.into_iter();
         let mut rest = vec![self.facts.as_slice()];
-        let mut gone = false;
+        let (mut gone, mut tries, mut patience) = (false, LOCKED_TRIES, LOCKED_PARTS);
         while let Some(facts) = rest.pop().filter(|facts| !facts.is_empty()) {
-            let taken = match if gone { Err(None) } else { write(store, facts).await.map_err(Some) } {
+            let written = if gone { Err(None) } else { write(store, facts, tries).await.map_err(Some) };
+            tries = 1;
+            if matches!(written, Err(Some(StoreError::Locked { .. }))) {
+                patience = patience.saturating_sub(1);
+            }
+            let taken = match written {
                 Ok(changed) => {
                     debug!(facts = facts.len(), changed, "callbacks written");
                     Taken::Committed
@@ -183,7 +190,8 @@ impl<F: Writable> Pile<F> {
                 Err(error) => {
                     if let Some(error) = error {
                         // The others would only wait for the same.
-                        gone = matches!(error, StoreError::Unavailable(_) | StoreError::InDoubt { .. });
+                        gone = patience == 0
+                            || matches!(error, StoreError::Unavailable(_) | StoreError::InDoubt { .. });
                         warn!(%error, callbacks = facts.len(), "could not write callbacks; the gateway was told so");
                     }
                     Taken::Failed
@@ -197,9 +205,7 @@ impl<F: Writable> Pile<F> {
     }
 }
 
-async fn write<F: Writable>(store: &Store, facts: &[F]) -> Result<usize, StoreError> {
-    // Once alone, a row that is locked for long has had its time.
-    let tries = if facts.len() > 1 { LOCKED_TRIES } else { 1 };
+async fn write<F: Writable>(store: &Store, facts: &[F], tries: u32) -> Result<usize, StoreError> {
     for _ in 1..tries {
         match F::write(store, facts).await {
             Err(StoreError::Locked { .. }) => {}
