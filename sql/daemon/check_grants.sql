@@ -23,6 +23,7 @@ FROM (VALUES
     ('outboxd', 'gateway', '{SELECT,INSERT,UPDATE,DELETE}'),
     ('outboxd', 'alarm', '{SELECT,INSERT,UPDATE,DELETE}'),
     ('outboxd', 'number_plan', '{SELECT,UPDATE}'),
+    ('outboxd', 'receipt_watch', '{SELECT,UPDATE}'),
     ('outboxd', 'register', '{SELECT,UPDATE}')
 ) AS w(schema_name, object, privileges)
 CROSS JOIN LATERAL unnest(w.privileges) AS p(privilege)

@@ -70,6 +70,45 @@ COMMENT ON COLUMN sms.template.transactional IS 'True: also sent to people who o
 ALTER TABLE outboxd.gateway ADD COLUMN stop_requested text;
 COMMENT ON COLUMN outboxd.gateway.stop_requested IS 'Why the leading daemon is to stop it: a processing result said so. The daemon clears it.';
 
+-- Which messages are without a receipt for too long. No index holds what is accepted, or a receipt could not be written
+-- in place; but rows are sent in about the order in which they stand, so a summary of each block's times will do. Neither
+-- of these two changes when a message that is not marked gets its receipt.
+CREATE INDEX outbox_sent ON sms.outbox USING brin (sent_at) WITH (pages_per_range = 32, autosummarize = on);
+CREATE INDEX outbox_overdue ON sms.outbox (id) WHERE error_code = 'receipt_overdue';
+
+CREATE TABLE outboxd.receipt_watch (
+    one          boolean PRIMARY KEY DEFAULT true CONSTRAINT receipt_watch_is_one_row CHECK (one),
+    looked_until timestamptz NOT NULL DEFAULT '-infinity'
+);
+INSERT INTO outboxd.receipt_watch DEFAULT VALUES;
+
+COMMENT ON TABLE outboxd.receipt_watch IS 'One row: up to which time of sending it was looked whether receipts have come.';
+COMMENT ON COLUMN outboxd.receipt_watch.one IS 'Always true: keeps the table to one row.';
+COMMENT ON COLUMN outboxd.receipt_watch.looked_until IS 'Messages that were sent after this are looked at next.';
+
+-- An hour of sending at a time, and none that is more than a week overdue: enough to catch up after a pause.
+CREATE FUNCTION outboxd.mark_overdue(age double precision) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    SET enable_bitmapscan = on SET enable_indexscan = off SET enable_seqscan = off
+AS $$
+DECLARE
+    due timestamptz := now() - make_interval(secs => age);
+    since timestamptz;
+    marked bigint;
+BEGIN
+    SELECT greatest(w.looked_until, due - interval '7 days') INTO since FROM outboxd.receipt_watch AS w FOR UPDATE;
+    due := least(due, since + interval '1 hour');
+    UPDATE sms.outbox AS o
+    SET error_code = 'receipt_overdue', error = 'the gateway took it, and no receipt has come; it may have been delivered'
+    WHERE o.sent_at > since AND o.sent_at <= due AND o.status = 'accepted' AND o.error_code IS NULL;
+    GET DIAGNOSTICS marked = ROW_COUNT;
+    UPDATE outboxd.receipt_watch SET looked_until = greatest(looked_until, due);
+    RETURN marked;
+END
+$$;
+
+COMMENT ON FUNCTION outboxd.mark_overdue(double precision) IS 'Says in the rows that were accepted so many seconds ago that their receipts are overdue. Returns how many.';
+
 -- How national numbers are read, so that SQL reads them as the daemon does.
 CREATE TABLE outboxd.number_plan (
     one     boolean PRIMARY KEY DEFAULT true CONSTRAINT number_plan_is_one_row CHECK (one),
@@ -208,8 +247,34 @@ GRANT SELECT, INSERT ON sms.inbox TO outboxd_daemon;
 GRANT SELECT, UPDATE (app, handled_at) ON sms.inbox TO outboxd_operator;
 GRANT SELECT ON sms.opt_out TO outboxd_app, outboxd_operator;
 GRANT SELECT, INSERT, UPDATE ON sms.opt_out TO outboxd_daemon;
-GRANT SELECT, UPDATE ON outboxd.number_plan TO outboxd_daemon;
+GRANT SELECT, UPDATE ON outboxd.number_plan, outboxd.receipt_watch TO outboxd_daemon;
 REVOKE ALL ON FUNCTION sms.opt_out(text, text), sms.opt_in(text), sms.is_opted_out(text),
-    outboxd.msisdn(text), outboxd.opt_out_scope() FROM PUBLIC;
+    outboxd.msisdn(text), outboxd.opt_out_scope(), outboxd.mark_overdue(double precision) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION sms.opt_out(text, text), sms.opt_in(text), sms.is_opted_out(text)
     TO outboxd_app, outboxd_operator, outboxd_daemon;
+GRANT EXECUTE ON FUNCTION outboxd.mark_overdue(double precision) TO outboxd_daemon;
+
+-- As in 0004, with one more column.
+CREATE OR REPLACE VIEW sms.health AS
+SELECT
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.queued AND o.send_after <= now()) AS due,
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.queued AND o.send_after > now()) AS scheduled,
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.held) AS held,
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.unresolved) AS unknown,
+    greatest(extract(epoch FROM now())::double precision - extract(epoch FROM least(
+        (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'urgent' ORDER BY o.send_after LIMIT 1),
+        (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'normal' ORDER BY o.send_after LIMIT 1),
+        (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'bulk' ORDER BY o.send_after LIMIT 1)
+    ))::double precision, 0) AS oldest_due_seconds,
+    l.held AS all_held,
+    l.held_reason,
+    l.epoch,
+    d.host AS leader_host,
+    d.version AS leader_version,
+    extract(epoch FROM now() - d.seen_at)::double precision AS leader_seen_seconds_ago,
+    (SELECT count(*) FROM outboxd.alarm AS a WHERE a.cleared_at IS NULL) AS open_alarms,
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.error_code = 'receipt_overdue') AS receipts_overdue
+FROM outboxd.leader AS l
+LEFT JOIN outboxd.daemon AS d ON d.instance = l.daemon;
+
+COMMENT ON COLUMN sms.health.receipts_overdue IS 'Accepted messages whose receipt has not come in time.';

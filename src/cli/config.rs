@@ -203,6 +203,7 @@ fn show_rest(page: &mut Page, config: &Config) {
                 Some(rate) => page.number("rate", rate),
                 None => page.remark("rate", "not limited"),
             }
+            page.duration_or_never("receipt_overdue_after", callbacks.receipt_overdue_after);
             let tls = callbacks.tls.as_ref();
             page.optional("certificate_file", tls.and_then(|tls| tls.certificate_file.to_str()));
             page.optional("key_file", tls.and_then(|tls| tls.key_file.to_str()));

@@ -15,6 +15,8 @@ const LEAST_PATH: usize = 16;
 const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
 const SECS_30: Duration = Duration::from_secs(30);
 const MOST_TIMEOUT: Duration = Duration::from_secs(300);
+const TWO_DAYS: Duration = Duration::from_secs(2 * 86_400);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 pub(super) fn callbacks(reader: &mut Reader<'_>, raw: &RawCallbacks) -> Result<Callbacks, Reported> {
     let section: &[&str] = &["callbacks"];
@@ -78,6 +80,12 @@ pub(super) fn callbacks(reader: &mut Reader<'_>, raw: &RawCallbacks) -> Result<C
     Ok(Callbacks {
         old_inbound_signature: reader.flag(&raw.old_inbound_signature, false),
         timeout: reader.duration("timeout", &raw.timeout, SECS_30, LEAST_TIMEOUT..=MOST_TIMEOUT),
+        receipt_overdue_after: reader.duration_or_never(
+            "receipt_overdue_after",
+            &raw.receipt_overdue_after,
+            TWO_DAYS,
+            LEAST_TIMEOUT..=YEAR,
+        ),
         tls: tls(reader, raw)?,
         listen: listen?,
         path: path?,

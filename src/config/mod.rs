@@ -355,6 +355,8 @@ pub struct Callbacks {
     pub timeout: Duration,
     /// Callbacks a second; more wait. `None`: as fast as the database takes them.
     pub rate: Option<f64>,
+    /// An accepted message without a receipt says so after this time. `None`: never.
+    pub receipt_overdue_after: Option<Duration>,
     /// `None`: plain HTTP, for a reverse proxy.
     pub tls: Option<CallbackTls>,
 }

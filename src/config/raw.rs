@@ -345,6 +345,8 @@ pub(super) struct RawCallbacks {
     pub(super) timeout: Span,
     /// Callbacks a second; more wait. Default no limit.
     pub(super) rate: Option<At<f64>>,
+    /// An accepted message without a receipt says so after this; "never" switches it off. Default 48h.
+    pub(super) receipt_overdue_after: Span,
     /// PEM file with the certificate to show, and those that sign it.
     pub(super) certificate_file: Text,
     /// PEM file with its key.

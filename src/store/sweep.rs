@@ -7,6 +7,7 @@ use crate::store::{Statement, Store, StoreError, column, statement};
 
 const EXPIRE: Statement = statement!("native/expire");
 const RESEND: Statement = statement!("native/resend");
+const MARK_OVERDUE: Statement = statement!("native/mark_overdue");
 const REQUEUE_REFUSED: Statement = statement!("native/requeue_refused");
 
 impl Store {
@@ -21,6 +22,12 @@ impl Store {
     pub async fn resend(&self, gateway: &str, age: Duration) -> Result<Vec<MessageId>, StoreError> {
         let rows = self.query(RESEND, &[/* gateway */ &gateway, /* age */ &age.as_secs_f64()]).await?;
         rows.iter().map(|row| column(RESEND, row, 0).map(MessageId)).collect()
+    }
+
+    /// Says in rows that were accepted longer ago than this that no receipt has come. Returns how many.
+    pub async fn mark_overdue(&self, age: Duration) -> Result<i64, StoreError> {
+        let row = self.query_one(MARK_OVERDUE, &[/* age */ &age.as_secs_f64()]).await?;
+        column(MARK_OVERDUE, &row, 0)
     }
 
     /// Gives back what a gateway refused just before it was stopped.
