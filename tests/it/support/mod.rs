@@ -5,6 +5,7 @@
 
 pub(crate) mod books;
 pub(crate) mod cli;
+pub(crate) mod cluster;
 pub(crate) mod daemon;
 pub(crate) mod postgres;
 pub(crate) mod sim;
