@@ -348,6 +348,11 @@ impl Counts {
         self.0.get(status).copied().unwrap_or(0)
     }
 
+    /// Rows that the gateway has accepted.
+    pub(crate) fn sent(&self) -> u64 {
+        u64::try_from(self.of("accepted") + self.of("delivered") + self.of("undelivered")).unwrap()
+    }
+
     /// Rows that are nowhere else than in these.
     pub(crate) fn only(&self, statuses: &[&str]) -> bool {
         self.0.keys().all(|status| statuses.contains(&status.as_str()))
