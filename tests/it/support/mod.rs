@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "a suite takes what it needs")]
 
 pub(crate) mod cli;
+pub(crate) mod cluster;
 pub(crate) mod daemon;
 pub(crate) mod postgres;
 pub(crate) mod sim;

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio_postgres::{Client, Config, NoTls};
 
+use super::cluster::Cluster;
+
 const TEMPLATE: &str = "outboxd_template";
 const UNFINISHED_TEMPLATE: &str = "outboxd_template_unfinished";
 /// Any number that nobody else locks: outboxd's own locks are taken in other databases.
@@ -19,6 +21,8 @@ const TEMPLATE_LOCK: i64 = 0x6f75_7462;
 #[derive(Debug)]
 pub(crate) struct TestDb {
     name: String,
+    /// The superuser of the cluster that it is in.
+    server: Config,
 }
 
 impl TestDb {
@@ -33,15 +37,26 @@ impl TestDb {
         TestDb::copy_of("template0", hint).await
     }
 
+    /// In a cluster of the test's own instead of the one that all share.
+    pub(crate) async fn in_cluster(cluster: &Cluster, hint: &str) -> TestDb {
+        let db = TestDb::new(cluster.config("postgres"), "template0", hint).await;
+        migrate(&db.url());
+        db
+    }
+
     async fn copy_of(template: &str, hint: &str) -> TestDb {
+        TestDb::new(cluster("postgres"), template, hint).await
+    }
+
+    async fn new(server: Config, template: &str, hint: &str) -> TestDb {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let hint: String =
             hint.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(30).collect();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("t_{}_{}_{count}", hint.to_lowercase(), std::process::id());
-        let maintenance = connect(&cluster("postgres")).await;
+        let maintenance = connect(&server).await;
         maintenance.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await.unwrap();
-        TestDb { name }
+        TestDb { name, server }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -50,12 +65,18 @@ impl TestDb {
 
     /// Connection string of the superuser.
     pub(crate) fn url(&self) -> String {
-        url(&self.name, "postgres")
+        url(&self.config(), "postgres")
+    }
+
+    fn config(&self) -> Config {
+        let mut config = self.server.clone();
+        config.dbname(&self.name);
+        config
     }
 
     /// A new connection of the superuser.
     pub(crate) async fn client(&self) -> Client {
-        connect(&cluster(&self.name)).await
+        connect(&self.config()).await
     }
 
     /// Name of the login role of an application: roles belong to the whole cluster, so it carries the database's name.
@@ -72,14 +93,14 @@ impl TestDb {
     /// made when it is asked for first.
     pub(crate) async fn app_client(&self, app: &str) -> Client {
         let role = self.login_role(app, "outboxd_app").await;
-        connect(cluster(&self.name).user(role)).await
+        connect(self.config().user(role)).await
     }
 
     /// Connection string of a login role that is granted `outboxd_daemon` and nothing else: what a site gives the
     /// daemon.
     pub(crate) async fn daemon_url(&self) -> String {
         let role = self.login_role("daemon", "outboxd_daemon").await;
-        url(&self.name, &role)
+        url(&self.config(), &role)
     }
 
     async fn login_role(&self, name: &str, granted: &str) -> String {
@@ -127,11 +148,11 @@ pub(crate) fn cluster(database: &str) -> Config {
 }
 
 /// The same as a URL, the form that people write into a configuration.
-fn url(database: &str, role: &str) -> String {
-    let config = cluster(database);
+fn url(config: &Config, role: &str) -> String {
     let [tokio_postgres::config::Host::Unix(socket)] = config.get_hosts() else {
-        panic!("OUTBOXD_TEST_PG names no socket directory: {:?}", config.get_hosts());
+        panic!("no socket directory: {:?}", config.get_hosts());
     };
+    let database = config.get_dbname().expect("a database is named");
     let socket = socket.to_str().expect("a socket directory in UTF-8").replace('/', "%2F");
     format!("postgresql://{role}@{socket}:{}/{database}", config.get_ports()[0])
 }
@@ -147,7 +168,7 @@ async fn make_template_once() {
         let run = async |sql: String| maintenance.batch_execute(&sql).await.unwrap();
         run(format!("DROP DATABASE IF EXISTS {UNFINISHED_TEMPLATE} WITH (FORCE)")).await;
         run(format!("CREATE DATABASE {UNFINISHED_TEMPLATE} TEMPLATE template0")).await;
-        migrate(&url(UNFINISHED_TEMPLATE, "postgres"));
+        migrate(&url(&cluster(UNFINISHED_TEMPLATE), "postgres"));
         run(format!("ALTER DATABASE {UNFINISHED_TEMPLATE} RENAME TO {TEMPLATE}")).await;
     }
     maintenance.execute("SELECT pg_advisory_unlock($1)", &[&TEMPLATE_LOCK]).await.unwrap();

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
+use super::cluster::Cluster;
 use super::daemon::Daemon;
 use super::eventually;
 use super::postgres::{TestDb, in_full};
@@ -24,7 +26,8 @@ pub(crate) struct Site {
     pub(crate) sim: SimProcess,
     /// The superuser: sees everything, whatever the privileges are.
     pub(crate) sql: Client,
-    daemon_url: String,
+    /// What the configurations of its daemons say: through the socket, as a role that may do what a daemon may.
+    pub(crate) daemon_url: String,
     callback_port: u16,
 }
 
@@ -43,16 +46,25 @@ pub(crate) struct Lines<'a> {
 impl Site {
     /// A database, and a simulator that posts no receipts.
     pub(crate) async fn new(hint: &str) -> Site {
-        Site::start(hint, false).await
+        Site::start(TestDb::create(hint).await, false).await
     }
 
     /// The simulator posts receipts to whichever daemon listens for them.
     pub(crate) async fn with_receipts(hint: &str) -> Site {
-        Site::start(hint, true).await
+        Site::start(TestDb::create(hint).await, true).await
     }
 
-    async fn start(hint: &str, receipts: bool) -> Site {
-        let db = TestDb::create(hint).await;
+    /// In a cluster of the test's own. After a restart of it `sql` is dead: see [`Site::reconnect`].
+    pub(crate) async fn in_cluster(cluster: &Cluster, hint: &str, receipts: bool) -> Site {
+        Site::start(TestDb::in_cluster(cluster, hint).await, receipts).await
+    }
+
+    /// Opens `sql` anew.
+    pub(crate) async fn reconnect(&mut self) {
+        self.sql = self.db.client().await;
+    }
+
+    async fn start(db: TestDb, receipts: bool) -> Site {
         let callback_port = free_port();
         let to = format!("http://127.0.0.1:{callback_port}{CALLBACK_PATH}");
         let sim = if receipts {
@@ -342,10 +354,13 @@ impl Counts {
     }
 }
 
-/// A port below those that the kernel gives to outgoing connections, and below those of the test cluster.
-fn free_port() -> u16 {
-    let start = 10_000 + std::process::id() % 9_000;
-    for offset in 0..1_000 {
+/// A port below those that the kernel gives to outgoing connections, and below those of the test cluster. Never the
+/// same twice in one process, for what is to listen there may start later.
+pub(crate) fn free_port() -> u16 {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id() % 9_000;
+    for _ in 0..1_000 {
+        let offset = ASKED.fetch_add(1, Ordering::Relaxed);
         let port = u16::try_from(10_000 + (start + offset * 7) % 9_000).expect("below 19,000");
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
