@@ -11,6 +11,7 @@ pub(crate) mod postgres;
 pub(crate) mod sim;
 pub(crate) mod site;
 pub(crate) mod source;
+pub(crate) mod wire;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
