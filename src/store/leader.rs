@@ -14,16 +14,10 @@ use crate::clock::{self, Moment};
 use crate::config::Database;
 use crate::message::{AttemptNo, MessageId, Nonce, NotifyRef, Status};
 use crate::store::queue::{Timestamp, WaveKey};
-use crate::store::{Statement, Store, StoreError, classify, column, connect, discard, plain, statement};
-
-const LOCK: Statement = statement!("daemon/lock_key");
-const LEADER_READ: Statement = statement!("daemon/leader_read");
-const LEADER_TAKE: Statement = statement!("daemon/leader_take");
-const OPEN_WAVES: Statement = statement!("daemon/open_waves");
-const DELETE_OLD_WAVES: Statement = statement!("daemon/delete_old_waves");
-const MARK_UNKNOWN: Statement = statement!("native/mark_unknown");
-const REAPPLY: Statement = statement!("native/reapply");
-const ADOPT: Statement = statement!("daemon/adopt");
+use crate::store::statement::{
+    ADOPT, CONFIRM, DELETE_OLD_WAVES, LEADER_READ, LEADER_TAKE, LOCK, MARK_UNKNOWN, OPEN_WAVES, REAPPLY,
+};
+use crate::store::{Statement, Store, StoreError, classify, column, connect, discard, plain};
 
 /// Key of the advisory lock: `outboxd` in ASCII. One outbox a database, and advisory locks are per database.
 const LOCK_KEY: i64 = 0x006f_7574_626f_7864;
@@ -66,7 +60,6 @@ impl LeaderSession {
 
     /// Shows the server that we are alive; the lease counts from the moment returned.
     pub async fn confirm(&mut self) -> Result<Moment, StoreError> {
-        const CONFIRM: Statement = Statement { name: "confirm", sql: "-- outboxd: confirm\nSELECT true" };
         let asked_at = clock::now();
         self.ask(CONFIRM, None).await?;
         Ok(asked_at)

@@ -8,13 +8,9 @@ use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 
 use crate::message::{AttemptNo, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion};
-use crate::store::{Statement, Store, StoreError, column, statement};
-
-pub const DISCOVER: Statement = statement!("native/discover");
-const NEXT_DUE: Statement = statement!("native/next_due");
-pub const WAVE: Statement = statement!("native/wave");
-const WAVE_TOMBSTONE: Statement = statement!("native/wave_tombstone");
-const TEMPLATES: Statement = statement!("native/templates");
+pub use crate::store::statement::{DISCOVER, WAVE};
+use crate::store::statement::{NEXT_DUE, TEMPLATES, WAVE_TOMBSTONE};
+use crate::store::{Store, StoreError, column};
 
 /// Which rows to read.
 #[derive(Debug, Clone)]

@@ -5,12 +5,8 @@ use std::sync::Arc;
 
 use crate::message::{AttemptNo, Encoding, MessageId, RowVersion, Status};
 use crate::store::queue::WaveKey;
-use crate::store::{Statement, Store, StoreError, classify, column, discard, statement};
-
-const RECORD: Statement = statement!("native/record");
-const LOCK_FREE: Statement = statement!("native/lock_free");
-const READ_STATES: Statement = statement!("native/read_states");
-const ATTEMPT_NOTE: Statement = statement!("daemon/attempt_note");
+use crate::store::statement::{ATTEMPT_NOTE, LOCK_FREE, READ_STATES, RECORD};
+use crate::store::{Store, StoreError, classify, column, discard};
 
 /// What became of one message, as it is to stand in its row.
 #[derive(Debug, Clone)]
