@@ -59,6 +59,12 @@ impl Site {
         Site::start(TestDb::in_cluster(cluster, hint).await, receipts).await
     }
 
+    /// The same database in another cluster, which took the place of the first.
+    pub(crate) async fn move_to(&mut self, cluster: &Cluster) {
+        self.db.move_to(cluster);
+        self.reconnect().await;
+    }
+
     /// Opens `sql` anew.
     pub(crate) async fn reconnect(&mut self) {
         self.sql = self.db.client().await;
