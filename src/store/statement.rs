@@ -41,15 +41,16 @@ statements! {
         NEXT_DUE "native/next_due" [];
         TEMPLATES "native/templates" [];
         WAVE "native/wave" [INT8, INT8, TEXT, TEXT, INT8_ARRAY, INT4_ARRAY, XID_ARRAY];
+        SETTLE_NOTED "native/settle_noted" [INT8_ARRAY];
         WAVE_TOMBSTONE "native/wave_tombstone" [INT8, INT8, TEXT, TEXT];
         RECORD "native/record" [
-            INT8_ARRAY, INT4_ARRAY, INT4_ARRAY, XID_ARRAY, TEXT_ARRAY, BOOL_ARRAY, TEXT_ARRAY, TEXT_ARRAY,
-            TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT2_ARRAY, INT8_ARRAY, INT8_ARRAY
+            INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, INT4_ARRAY, XID_ARRAY, TEXT_ARRAY, BOOL_ARRAY, TEXT_ARRAY,
+            TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT2_ARRAY, INT8_ARRAY, INT8_ARRAY
         ];
         LOCK_FREE "native/lock_free" [INT8_ARRAY];
         READ_STATES "native/read_states" [INT8_ARRAY];
         ATTEMPT_NOTE "daemon/attempt_note" [
-            INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY
+            INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY
         ];
         RECEIPTS "native/receipts" [INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY];
 
@@ -61,10 +62,12 @@ statements! {
         // Leadership.
         LOCK "daemon/lock_key" [INT8];
         LEADER_READ "daemon/leader_read" [];
-        LEADER_TAKE "daemon/leader_take" [TEXT, TEXT, INT8, INT4, TEXT];
+        LEADER_TAKE "daemon/leader_take" [TEXT, INT8, INT4, TEXT];
         OPEN_WAVES "daemon/open_waves" [INT8, INT8_ARRAY, INT8_ARRAY];
         DELETE_OLD_WAVES "daemon/delete_old_waves" [INT8, INT8_ARRAY, INT8_ARRAY];
-        MARK_UNKNOWN "native/mark_unknown" [INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT];
+        MARK_UNKNOWN "native/mark_unknown" [
+            INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT
+        ];
         REAPPLY "native/reapply" [
             INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY
         ];

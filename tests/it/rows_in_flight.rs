@@ -136,13 +136,16 @@ async fn every_edit_that_commits_before_the_wave_is_obeyed() {
     let mut other = site.db.client().await;
     let lock = other.transaction().await.unwrap();
     lock.batch_execute("SELECT FROM outboxd.leader FOR UPDATE").await.unwrap();
+    let waves = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                 AND wait_event_type = 'Lock' AND query LIKE '%outboxd: wave%' AND query_start >";
     let ids = queue_edited(&site).await;
-    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() \
-                 AND wait_event_type = 'Lock' AND query LIKE '%outboxd: wave%')";
-    site.until_true("a wave waits", waits).await;
+    site.until_true("a wave waits", &format!("SELECT ({waves} '-infinity') > 0")).await;
     until_read(&daemon, EDITS.len()).await;
-    edit_all_in(&lock, &ids).await;
-    lock.commit().await.unwrap();
+    edit_all(&site.sql, &ids).await;
+    let edited: String = site.sql.query_one("SELECT clock_timestamp()::text", &[]).await.unwrap().get(0);
+    // The one that waited is given up, and the next one sees the edits.
+    site.until_true("another wave waits", &format!("SELECT ({waves} '{edited}') > 0")).await;
+    lock.rollback().await.unwrap();
     until_obeyed(&site, &ids).await;
 }
 
@@ -183,7 +186,7 @@ async fn a_row_whose_attempts_were_set_back_in_flight_is_not_sent_again() {
     let site = Site::new("attempts_back").await;
     let _daemon = site.daemon(EIGHT_AT_ONCE).await;
     // The first attempt is turned away, so that the second is the one under way.
-    site.sim.script(&json!({"do": {"answer": {"status": 503}}, "times": 1})).await;
+    site.sim.script(&json!({"do": {"answer": {"status": 429, "headers": {"Retry-After": "1"}, "body": "slow down"}}, "times": 1})).await;
     site.run("INSERT INTO sms.outbox (recipient, body) VALUES ('0871234567', 'again')").await;
     site.until_true("it was turned away", "SELECT attempts = 1 FROM sms.outbox").await;
     site.freeze().await;
