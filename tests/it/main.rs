@@ -38,3 +38,4 @@ mod sim_receiver;
 mod state_machine;
 mod statements;
 mod support;
+mod takeover;

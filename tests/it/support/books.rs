@@ -83,12 +83,17 @@ impl Books {
         }
         let known = |text: &String| committed.texts.contains(text) || committed.deleted.contains(text);
         for text in self.rows.keys().chain(self.sent.keys()).filter(|text| !known(text)) {
-            faults.push(format!("{text:?} was never committed: {:?} {:?}", self.rows.get(text), self.sent.get(text)));
+            faults.push(format!(
+                "{text:?} was never committed: {:?} {:?}",
+                self.rows.get(text),
+                self.sent.get(text)
+            ));
         }
         for text in &committed.texts {
             let sent = self.sent.get(text).map_or(&[][..], Vec::as_slice);
             match self.rows.get(text).map_or(&[][..], Vec::as_slice) {
-                [row] => faults.extend(disagreement(row, sent).map(|why| format!("{text:?} {why}: {row:?} {sent:?}"))),
+                [row] => faults
+                    .extend(disagreement(row, sent).map(|why| format!("{text:?} {why}: {row:?} {sent:?}"))),
                 rows => faults.push(format!("{text:?} has {} rows", rows.len())),
             }
         }
@@ -110,9 +115,8 @@ fn disagreement(row: &Row, sent: &[String]) -> Option<&'static str> {
     match (row.status.as_str(), sent) {
         (_, [_, _, ..]) => Some("was sent more than once"),
         ("accepted" | "delivered" | "undelivered", []) => Some("is accounted for as sent, and was not"),
-        ("accepted" | "delivered" | "undelivered", [one]) => {
-            (row.reference.as_ref() != Some(one)).then_some("names another attempt than the one that was sent")
-        }
+        ("accepted" | "delivered" | "undelivered", [one]) => (row.reference.as_ref() != Some(one))
+            .then_some("names another attempt than the one that was sent"),
         ("unknown", _) | (_, []) => None,
         (_, [_]) => Some("was sent, and its row does not say so"),
     }
@@ -184,9 +188,14 @@ mod tests {
         ] {
             assert_eq!(books(status, sent).faults(&committed).len(), faults, "{status} {sent:?}");
         }
-        let nothing = Books { rows: BTreeMap::new(), sent: BTreeMap::new(), noted: BTreeSet::new(), arrivals: 0 };
+        let nothing =
+            Books { rows: BTreeMap::new(), sent: BTreeMap::new(), noted: BTreeSet::new(), arrivals: 0 };
         assert_eq!(nothing.faults(&committed), ["\"text\" has 0 rows"]);
-        assert_eq!(books("accepted", &["A"]).faults(&Committed::default()).len(), 2, "sent, and never committed");
+        assert_eq!(
+            books("accepted", &["A"]).faults(&Committed::default()).len(),
+            2,
+            "sent, and never committed"
+        );
         committed.delete("text");
         assert_eq!(nothing.faults(&committed).len(), 0);
         assert_eq!(books("accepted", &["A"]).faults(&committed).len(), 1, "the row is still there");
