@@ -25,9 +25,10 @@ const LOCKED_PAUSE: Duration = Duration::from_millis(250);
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// Finished waves wait for a batch of results to travel with, but no longer than this.
 const FINISHED_PAUSE: Duration = Duration::from_millis(500);
-/// First and longest pause while the database cannot be reached.
+/// First and longest pause while the database cannot be reached. The places of what is not written yet are taken: when the
+/// database is back, nothing new may be sent until the next try.
 const TROUBLE_MIN: Duration = Duration::from_millis(50);
-const TROUBLE_MAX: Duration = Duration::from_secs(2);
+const TROUBLE_MAX: Duration = Duration::from_millis(500);
 
 /// A result and the place of its row.
 #[derive(Debug)]

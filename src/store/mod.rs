@@ -79,6 +79,11 @@ impl Store {
         Ok(Store { pool: connect::pool(database)?, timeout: database.timeout })
     }
 
+    /// Closes the connections that nobody uses now. Those in use end with their statement, well or by its time limit.
+    pub fn forget_idle_connections(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
     async fn connection(&self) -> Result<Object, StoreError> {
         match tokio::time::timeout(self.timeout, self.pool.get()).await {
             Ok(Ok(object)) => Ok(object),

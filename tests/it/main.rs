@@ -42,3 +42,4 @@ mod sim_receiver;
 mod state_machine;
 mod statements;
 mod support;
+mod takeover;
