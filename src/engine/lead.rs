@@ -16,7 +16,6 @@ use crate::clock::{self, Moment};
 use crate::config::Database;
 use crate::engine::Event;
 use crate::engine::memory::Memory;
-use crate::message::Nonce;
 use crate::store::control::{Identity, Role};
 use crate::store::leader::{LeaderSession, LostResult, Standing};
 use crate::store::queue::WaveKey;
@@ -79,7 +78,6 @@ impl OwnWaves {
 #[derive(Debug, Clone)]
 pub struct Leading {
     pub epoch: i64,
-    pub nonce: Nonce,
     pub held: Option<String>,
 }
 
@@ -183,9 +181,7 @@ impl Candidate {
             // failed, the next try would see nothing to write again, and send what was sent.
             self.reapply().await?;
         }
-        let nonce = fresh_nonce();
-        let term =
-            self.store.take_over(nonce, &self.identity.instance, standing.present, hold.as_deref()).await?;
+        let term = self.store.take_over(&self.identity.instance, standing.present, hold.as_deref()).await?;
         let unknown = loop {
             match self.store.mark_unknown(term.epoch, &self.own_waves.list()).await {
                 Ok(count) => break count,
@@ -199,7 +195,7 @@ impl Candidate {
             warn!(unknown, "messages were under way when the last leader ended; their outcome is unknown");
         }
         let held = term.held.then(|| term.held_reason.unwrap_or_default());
-        Ok(Leading { epoch: term.epoch, nonce, held })
+        Ok(Leading { epoch: term.epoch, held })
     }
 
     /// The database is another one than before: what it lost of our results is written again.
@@ -256,10 +252,6 @@ pub fn why_hold(standing: &Standing) -> Option<String> {
         ));
     }
     None
-}
-
-fn fresh_nonce() -> Nonce {
-    Nonce::from_bits(random_bits())
 }
 
 /// Random bits from the operating system; should that fail, from the clock, which still differs from any earlier time.

@@ -29,7 +29,7 @@ use crate::store::listen::Heard;
 use crate::store::queue::{DueRow, WaveKey, WaveOutcome};
 use crate::verdict::Verdict;
 
-/// A wave and the nonce in its references.
+/// A wave and the nonce in its references: random, so that an id that is used again has other references.
 #[derive(Debug, Clone, Copy)]
 pub struct WaveName {
     pub key: WaveKey,

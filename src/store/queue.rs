@@ -7,14 +7,10 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 
-use crate::message::{AttemptNo, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion};
-use crate::store::{Statement, Store, StoreError, column, statement};
-
-pub const DISCOVER: Statement = statement!("native/discover");
-const NEXT_DUE: Statement = statement!("native/next_due");
-pub const WAVE: Statement = statement!("native/wave");
-const WAVE_TOMBSTONE: Statement = statement!("native/wave_tombstone");
-const TEMPLATES: Statement = statement!("native/templates");
+use crate::message::{AttemptNo, CreatedAt, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion};
+pub use crate::store::statement::{DISCOVER, WAVE};
+use crate::store::statement::{NEXT_DUE, SETTLE_NOTED, TEMPLATES, WAVE_TOMBSTONE};
+use crate::store::{Store, StoreError, column};
 
 /// Which rows to read.
 #[derive(Debug, Clone)]
@@ -62,8 +58,8 @@ pub struct WaveEntry {
 /// What the wave's commit answered.
 #[derive(Debug)]
 pub enum WaveOutcome {
-    /// These, and only these, may be sent now.
-    Confirmed(Vec<MessageId>),
+    /// These rows, and only these, may be sent now.
+    Confirmed(Vec<(MessageId, CreatedAt)>),
     /// Another leader took over, or everything is held: nothing was written, nothing may be sent.
     Fenced,
 }
@@ -119,7 +115,8 @@ impl Store {
             return Ok(WaveOutcome::Fenced);
         }
         let confirmed: Vec<i64> = column(WAVE, &row, 1)?;
-        Ok(WaveOutcome::Confirmed(confirmed.into_iter().map(MessageId).collect()))
+        let rows_made: Vec<CreatedAt> = column(WAVE, &row, 2)?;
+        Ok(WaveOutcome::Confirmed(confirmed.into_iter().map(MessageId).zip(rows_made).collect()))
     }
 
     /// After an error in doubt: makes sure that the wave is not there and never will be.
@@ -135,6 +132,14 @@ impl Store {
         )
         .await?;
         Ok(())
+    }
+
+    /// Gives rows that a wave left out the results that were noted while they were out of sight. Returns those that had
+    /// one.
+    pub async fn settle_noted(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+        let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+        let rows = self.query(SETTLE_NOTED, &[/* ids */ &ids]).await?;
+        rows.iter().map(|row| column(SETTLE_NOTED, row, 0).map(MessageId)).collect()
     }
 
     /// `(name, language, body)` of every template.
@@ -195,6 +200,28 @@ impl ToSql for Timestamp {
 
     fn accepts(ty: &Type) -> bool {
         *ty == Type::TIMESTAMPTZ
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for CreatedAt {
+    fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Timestamp::from_sql(ty, raw).map(|time| CreatedAt(time.0))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <Timestamp as FromSql>::accepts(ty)
+    }
+}
+
+impl ToSql for CreatedAt {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        Timestamp(self.0).to_sql(ty, out)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <Timestamp as ToSql>::accepts(ty)
     }
 
     tokio_postgres::types::to_sql_checked!();

@@ -1,9 +1,8 @@
 //! Writing delivery receipts into rows. Repeated, foreign and late receipts change nothing or correct the row.
 
 use crate::message::{MessageId, NotifyRef, Status};
-use crate::store::{Statement, Store, StoreError, column, statement};
-
-const RECEIPTS: Statement = statement!("native/receipts");
+use crate::store::statement::RECEIPTS;
+use crate::store::{Store, StoreError, column};
 
 /// A verified receipt for a reference that is ours in form.
 #[derive(Debug, Clone)]

@@ -29,7 +29,7 @@ use crate::engine::record::Job;
 use crate::engine::route::Router;
 use crate::engine::wake::Wakefulness;
 use crate::gateway::Gateway;
-use crate::message::{Encoding, MessageId, Nonce, Position, Status};
+use crate::message::{Encoding, MessageId, Position, Status};
 use crate::store::queue::{DueRow, WaveKey};
 use crate::store::record::{Fits, Record};
 use crate::store::{Store, StoreError};
@@ -91,7 +91,6 @@ pub struct Dispatch {
 #[derive(Debug)]
 struct Term {
     epoch: i64,
-    nonce: Nonce,
     next_seq: i64,
     /// Why nothing may be sent.
     held: Option<String>,
@@ -249,8 +248,7 @@ impl Dispatch {
         if let Some(reason) = &leading.held {
             warn!(reason, "everything is held; nothing is sent");
         }
-        self.term =
-            Some(Term { epoch: leading.epoch, nonce: leading.nonce, next_seq: 1, held: leading.held });
+        self.term = Some(Term { epoch: leading.epoch, next_seq: 1, held: leading.held });
         self.wakefulness.start_over(now);
         self.clockwork = upkeep::Clockwork::new(now);
         self.show_all_gateways();
