@@ -74,6 +74,14 @@ impl Cluster {
         self.base_backup("backup", false)
     }
 
+    /// A copy of a stopped cluster's files, with its identity and its timeline, not running yet.
+    pub(crate) fn copy(&self) -> Cluster {
+        assert!(self.server.is_none(), "the files of a running server are no backup");
+        let copy = Cluster::empty();
+        Command::new("cp").arg("-a").arg("--reflink=auto").arg(self.data()).arg(copy.data()).succeed();
+        copy
+    }
+
     /// Its next start is a point-in-time recovery, which begins a new timeline. For backups.
     pub(crate) fn recover_to_a_new_timeline(&self) {
         File::create(self.data().join("recovery.signal")).unwrap();
@@ -161,6 +169,15 @@ impl Cluster {
             .stderr(log)
             .spawn()
             .expect("postgres can be started")
+    }
+
+    /// Whether the server has ended by itself; then it may be run again.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let ended = self.server.as_mut().is_some_and(|server| server.try_wait().unwrap().is_some());
+        if ended {
+            self.server = None;
+        }
+        ended
     }
 
     /// Stops the server and waits until it is gone.
