@@ -24,6 +24,7 @@ mod gateway_tls;
 mod gateway_trouble;
 mod house;
 mod journey;
+mod kill_points;
 mod layers;
 mod oracles;
 mod privileges;
