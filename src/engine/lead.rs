@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::clock::{self, Moment};
@@ -41,6 +41,8 @@ const MOST_SAID: usize = 10;
 pub struct Lease {
     until: AtomicU64,
     epoch: AtomicI64,
+    /// The last epoch of ours that was found to be over.
+    superseded: watch::Sender<i64>,
 }
 
 impl Lease {
@@ -64,6 +66,20 @@ impl Lease {
 
     fn revoke(&self) {
         self.until.store(0, Ordering::Release);
+    }
+
+    /// The database knows a later epoch than this one of ours, so none of our waves is taken any more.
+    pub fn supersede(&self, epoch: i64) {
+        self.superseded.send_replace(epoch);
+    }
+
+    /// Returns once this epoch was found to be over.
+    async fn until_superseded(&self, epoch: i64) {
+        let mut superseded = self.superseded.subscribe();
+        if superseded.wait_for(|over| *over >= epoch).await.is_err() {
+            // Not while we are there.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -167,7 +183,8 @@ impl Candidate {
                 }
             }
         };
-        self.lease.begin(leading.epoch, confirmed_at, self.lease_length);
+        let epoch = leading.epoch;
+        self.lease.begin(epoch, confirmed_at, self.lease_length);
         info!(epoch = leading.epoch, held = leading.held.is_some(), "leading");
         *trouble = Trouble::default();
         if events.send(Event::Lead(leading)).await.is_err() {
@@ -182,10 +199,17 @@ impl Candidate {
                 }
             }
         };
+        // Although we hold the lock: a takeover that was given up as lost (ours, or that of a daemon before us) has come to
+        // the server late. Nobody else would end this term, so it is begun anew.
+        let superseded = self.lease.until_superseded(epoch);
         // Side by side: a heartbeat that waits for a connection must not cost the leadership.
         tokio::select! {
             never = self.keep_showing(Role::Leader) => match never {},
             error = confirming => Err(error),
+            () = superseded => Err(StoreError::Answer {
+                statement: "daemon/control",
+                reason: format!("epoch {epoch} is over, a later one has begun"),
+            }),
         }
     }
 
@@ -328,6 +352,8 @@ pub fn random_bits() -> u64 {
 mod tests {
     use std::time::Duration;
 
+    use futures_util::FutureExt;
+
     use super::{Lease, why_hold};
     use crate::clock;
     use crate::store::leader::{Cluster, Standing};
@@ -375,5 +401,14 @@ mod tests {
         assert!(!lease.holds(2));
         lease.renew(clock::Moment::ZERO, Duration::from_nanos(1));
         assert!(!lease.holds(2));
+    }
+
+    #[tokio::test]
+    async fn an_epoch_that_is_over_ends_its_term_and_no_later_one() {
+        let lease = Lease::default();
+        assert_eq!(lease.until_superseded(2).now_or_never(), None);
+        lease.supersede(2);
+        assert_eq!(lease.until_superseded(2).now_or_never(), Some(()));
+        assert_eq!(lease.until_superseded(3).now_or_never(), None);
     }
 }

@@ -26,6 +26,7 @@ mod house;
 mod insert_forms;
 mod inserters;
 mod journey;
+mod kill_points;
 mod layers;
 mod oracles;
 mod privileges;

@@ -60,6 +60,7 @@ pub struct Parts {
 pub struct Dispatch {
     config: Arc<Config>,
     store: Store,
+    lease: Arc<Lease>,
     own_waves: Arc<OwnWaves>,
     events: mpsc::Sender<Event>,
     recorder: mpsc::UnboundedSender<Job>,
@@ -144,6 +145,7 @@ impl Dispatch {
             clockwork: upkeep::Clockwork::new(now),
             config,
             store,
+            lease,
             own_waves,
             events,
             recorder,

@@ -177,8 +177,9 @@ impl Dispatch {
         };
         let Some(term) = &mut self.term else { return };
         if !orders.leads {
-            // The lock session will say so as well; until then nothing we tried would be taken.
-            warn!(epoch = term.epoch, "another daemon has begun a new epoch");
+            // Nothing that we tried would be taken. `lead` begins anew, if the lock is still ours.
+            warn!(epoch = term.epoch, "another epoch has begun");
+            self.lease.supersede(term.epoch);
             self.end_term();
             return;
         }
