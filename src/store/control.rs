@@ -7,7 +7,7 @@ use crate::store::{Statement, Store, StoreError, column, statement};
 
 const HEARTBEAT: Statement = statement!("daemon/heartbeat");
 const FAREWELL: Statement = statement!("daemon/farewell");
-const CONTROL: Statement = statement!("daemon/control");
+pub const CONTROL: Statement = statement!("daemon/control");
 const GATEWAY_STATE: Statement = statement!("daemon/gateway_state");
 const ALARM_OPEN: Statement = statement!("daemon/alarm_open");
 const ALARM_CLEAR: Statement = statement!("daemon/alarm_clear");

@@ -25,6 +25,8 @@ const MARK_UNKNOWN: Statement = statement!("native/mark_unknown");
 const REAPPLY: Statement = statement!("native/reapply");
 const ADOPT: Statement = statement!("daemon/adopt");
 
+const CONFIRM: Statement = Statement { name: "confirm", sql: "-- outboxd: confirm\nSELECT true" };
+
 /// Key of the advisory lock: `outboxd` in ASCII. One outbox a database, and advisory locks are per database.
 const LOCK_KEY: i64 = 0x006f_7574_626f_7864;
 
@@ -66,10 +68,17 @@ impl LeaderSession {
 
     /// Shows the server that we are alive; the lease counts from the moment returned.
     pub async fn confirm(&mut self) -> Result<Moment, StoreError> {
-        const CONFIRM: Statement = Statement { name: "confirm", sql: "-- outboxd: confirm\nSELECT true" };
         let asked_at = clock::now();
         self.ask(CONFIRM, None).await?;
         Ok(asked_at)
+    }
+
+    /// Waits, and notices if the session ends meanwhile.
+    pub async fn rest(&mut self, pause: Duration) -> Result<(), StoreError> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            ended = &mut self.driver => Err(lost(CONFIRM, ended)),
+        }
     }
 
     async fn ask(&mut self, statement: Statement, key: Option<i64>) -> Result<bool, StoreError> {
@@ -83,19 +92,22 @@ impl LeaderSession {
         };
         tokio::select! {
             answer = work => answer.map_err(|error| classify(statement, &error)),
-            ended = &mut self.driver => Err(StoreError::InDoubt {
-                statement: statement.name,
-                reason: match ended {
-                    Ok(()) => "the connection was closed".to_owned(),
-                    Err(error) => plain(&error),
-                },
-            }),
+            ended = &mut self.driver => Err(lost(statement, ended)),
             () = tokio::time::sleep(self.timeout) => Err(StoreError::InDoubt {
                 statement: statement.name,
                 reason: format!("no answer within {:?}", self.timeout),
             }),
         }
     }
+}
+
+/// The session has ended.
+fn lost(statement: Statement, ended: Result<(), tokio_postgres::Error>) -> StoreError {
+    let reason = match ended {
+        Ok(()) => "the connection was closed".to_owned(),
+        Err(error) => plain(&error),
+    };
+    StoreError::InDoubt { statement: statement.name, reason }
 }
 
 /// The leader row beside the cluster that we are really connected to.

@@ -11,10 +11,10 @@ use crate::message::{AttemptNo, Lane, MessageId, Nonce, OutboxRow, Position, Row
 use crate::store::{Statement, Store, StoreError, column, statement};
 
 pub const DISCOVER: Statement = statement!("native/discover");
-const NEXT_DUE: Statement = statement!("native/next_due");
+pub const NEXT_DUE: Statement = statement!("native/next_due");
 pub const WAVE: Statement = statement!("native/wave");
 const WAVE_TOMBSTONE: Statement = statement!("native/wave_tombstone");
-const TEMPLATES: Statement = statement!("native/templates");
+pub const TEMPLATES: Statement = statement!("native/templates");
 
 /// Which rows to read.
 #[derive(Debug, Clone)]

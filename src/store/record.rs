@@ -7,7 +7,7 @@ use crate::message::{AttemptNo, Encoding, MessageId, RowVersion, Status};
 use crate::store::queue::WaveKey;
 use crate::store::{Statement, Store, StoreError, classify, column, discard, statement};
 
-const RECORD: Statement = statement!("native/record");
+pub const RECORD: Statement = statement!("native/record");
 const LOCK_FREE: Statement = statement!("native/lock_free");
 const READ_STATES: Statement = statement!("native/read_states");
 const ATTEMPT_NOTE: Statement = statement!("daemon/attempt_note");

@@ -28,6 +28,7 @@ mod oracles;
 mod privileges;
 mod readme;
 mod receipts;
+mod restarts;
 mod schedule;
 mod sim_callbacks;
 mod sim_control;

@@ -72,7 +72,7 @@ impl Dispatch {
         self.gateways[index].committing = false;
         let confirmed: HashSet<MessageId> = match outcome {
             Ok(WaveOutcome::Confirmed(ids)) => {
-                self.database_works(queue::WAVE.name);
+                self.database_works(queue::WAVE);
                 ids.into_iter().collect()
             }
             Ok(WaveOutcome::Fenced) => {
