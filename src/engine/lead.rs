@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use crate::clock::{self, Moment};
 use crate::config::Database;
 use crate::engine::Event;
+use crate::engine::complaints::Complaints;
 use crate::engine::memory::Memory;
 use crate::store::control::{Identity, Role};
 use crate::store::leader::{LeaderSession, LostResult, Standing};
@@ -33,8 +34,6 @@ const STANDBY_PAUSE: Duration = Duration::from_millis(400);
 /// one that is down or refuses us costs two tries a second.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_millis(500);
-/// Reasons that the log gives for one trouble.
-const MOST_SAID: usize = 10;
 
 /// Until when we may start requests.
 #[derive(Debug, Default)]
@@ -135,7 +134,6 @@ impl Candidate {
                 // statement that waits for its time limit.
                 self.store.forget_idle_connections();
             }
-            let error = error.to_string();
             let led = self.lease.until.load(Ordering::Acquire) != 0;
             if led {
                 self.lease.revoke();
@@ -143,11 +141,11 @@ impl Candidate {
                     return;
                 }
             }
-            if trouble.is_news(&error) {
+            if trouble.complaints.is_news(&error) {
                 if led {
-                    warn!(error, "lost leadership; nothing is sent until it is regained");
+                    warn!(%error, "lost leadership; nothing is sent until it is regained");
                 } else {
-                    warn!(error, "cannot become leader yet; trying again");
+                    warn!(%error, "cannot become leader yet; trying again");
                 }
             }
             tokio::time::sleep(trouble.next_pause()).await;
@@ -192,7 +190,9 @@ impl Candidate {
         }
         let confirming = async {
             loop {
-                tokio::time::sleep(self.beat()).await;
+                if let Err(error) = session.rest(self.beat()).await {
+                    break error;
+                }
                 match session.confirm().await {
                     Ok(at) => self.lease.renew(at, self.lease_length),
                     Err(error) => break error,
@@ -222,7 +222,7 @@ impl Candidate {
     async fn stand_by(&self, session: &mut LeaderSession) -> Result<Moment, StoreError> {
         let pause = self.beat().min(STANDBY_PAUSE);
         loop {
-            tokio::time::sleep(pause).await;
+            session.rest(pause).await?;
             if let Some(at) = session.try_lock().await? {
                 return Ok(at);
             }
@@ -298,21 +298,16 @@ impl Candidate {
 #[derive(Debug)]
 struct Trouble {
     pause: Duration,
-    /// What the log has said of it. Every reason once: a server that goes and comes back gives several.
-    said: BTreeSet<String>,
+    complaints: Complaints,
 }
 
 impl Default for Trouble {
     fn default() -> Trouble {
-        Trouble { pause: RETRY_MIN, said: BTreeSet::new() }
+        Trouble { pause: RETRY_MIN, complaints: Complaints::default() }
     }
 }
 
 impl Trouble {
-    fn is_news(&mut self, error: &str) -> bool {
-        self.said.len() < MOST_SAID && self.said.insert(error.to_owned())
-    }
-
     fn next_pause(&mut self) -> Duration {
         let pause = self.pause;
         self.pause = (pause * 2).min(RETRY_MAX);

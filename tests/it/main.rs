@@ -32,6 +32,7 @@ mod oracles;
 mod privileges;
 mod readme;
 mod receipts;
+mod restarts;
 mod rows_in_flight;
 mod schedule;
 mod sim_callbacks;
