@@ -168,6 +168,11 @@ impl Position {
     }
 }
 
+/// When a row was inserted, in microseconds as PostgreSQL counts them. With the id it tells a message from another that is
+/// given the same id later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreatedAt(pub i64);
+
 /// The row's `xmin`: changes whenever anybody updates the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowVersion(pub u32);

@@ -31,14 +31,19 @@ WITH incoming AS (
         AND (
             o.gateway_ref = i.gateway_ref
             OR (
-                o.attempts = i.attempt - 1
-                AND (
-                    EXISTS (SELECT FROM outboxd.leader AS l WHERE l.nonce = i.nonce)
-                    OR EXISTS (SELECT FROM outboxd.wave AS w WHERE w.nonce = i.nonce AND i.message_id = ANY (w.ids))
+                o.attempts < i.attempt
+                AND EXISTS (
+                    SELECT FROM outboxd.wave AS w
+                    CROSS JOIN LATERAL unnest(w.ids, w.attempts, w.rows_made) AS a(id, attempt, row_made)
+                    WHERE w.nonce = i.nonce
+                        AND a.id = o.id
+                        AND a.attempt = i.attempt
+                        AND a.row_made = o.created_at
                 )
             )
             OR EXISTS (
-                SELECT FROM outboxd.attempt AS a WHERE a.message_id = o.id AND a.gateway_ref = i.gateway_ref
+                SELECT FROM outboxd.attempt AS a
+                WHERE a.message_id = o.id AND a.row_made = o.created_at AND a.gateway_ref = i.gateway_ref
             )
         )
     -- The same order everywhere: two daemons that are given the same repetitions must not wait for each other.

@@ -22,10 +22,14 @@ WITH refused AS (
             (o.gateway_ref = r.gateway_ref AND o.status IN ('unknown', 'accepted'))
             OR (
                 o.status = 'queued'
-                AND o.attempts = r.attempt - 1
-                AND (
-                    EXISTS (SELECT FROM outboxd.leader AS l WHERE l.nonce = r.nonce)
-                    OR EXISTS (SELECT FROM outboxd.wave AS w WHERE w.nonce = r.nonce AND r.id = ANY (w.ids))
+                AND o.attempts < r.attempt
+                AND EXISTS (
+                    SELECT FROM outboxd.wave AS w
+                    CROSS JOIN LATERAL unnest(w.ids, w.attempts, w.rows_made) AS a(id, attempt, row_made)
+                    WHERE w.nonce = r.nonce
+                        AND a.id = o.id
+                        AND a.attempt = r.attempt
+                        AND a.row_made = o.created_at
                 )
             )
         )

@@ -25,10 +25,14 @@ WHERE o.id = r.id
         (o.gateway_ref = r.gateway_ref AND o.status IN ('unknown', 'accepted'))
         OR (
             o.status IN ('queued', 'cancelled')
-            AND o.attempts = r.attempt - 1
-            AND (
-                EXISTS (SELECT FROM outboxd.leader AS l WHERE l.nonce = r.nonce)
-                OR EXISTS (SELECT FROM outboxd.wave AS w WHERE w.nonce = r.nonce AND r.id = ANY (w.ids))
+            AND o.attempts < r.attempt
+            AND EXISTS (
+                SELECT FROM outboxd.wave AS w
+                CROSS JOIN LATERAL unnest(w.ids, w.attempts, w.rows_made) AS a(id, attempt, row_made)
+                WHERE w.nonce = r.nonce
+                    AND a.id = o.id
+                    AND a.attempt = r.attempt
+                    AND a.row_made = o.created_at
             )
         )
         OR (
@@ -37,7 +41,8 @@ WHERE o.id = r.id
             AND o.gateway_ref = r.gateway_ref
             AND EXISTS (
                 SELECT FROM outboxd.attempt AS a
-                WHERE a.message_id = o.id AND a.gateway_ref = r.gateway_ref AND a.verdict = 'unknown'
+                WHERE a.message_id = o.id AND a.row_made = o.created_at
+                    AND a.gateway_ref = r.gateway_ref AND a.verdict = 'unknown'
                     -- Given up in the transaction that queued it: nobody has asked for it anew since.
                     AND a.at = o.send_after
             )

@@ -5,6 +5,7 @@
 //! the gateway reports later. A message's way: `dispatch` reads it, `compose` makes it ready, a wave is committed,
 //! `deliver` sends it, the verdict comes back as an event, `record` writes it.
 
+pub mod complaints;
 pub mod deliver;
 pub mod dispatch;
 pub mod incoming;
@@ -29,7 +30,7 @@ use crate::store::listen::Heard;
 use crate::store::queue::{DueRow, WaveKey, WaveOutcome};
 use crate::verdict::Verdict;
 
-/// A wave and the nonce in its references.
+/// A wave and the nonce in its references: random, so that an id that is used again has other references.
 #[derive(Debug, Clone, Copy)]
 pub struct WaveName {
     pub key: WaveKey,

@@ -3,19 +3,12 @@
 
 use std::time::Duration;
 
-use crate::store::{Statement, Store, StoreError, column, statement};
-
-const HEARTBEAT: Statement = statement!("daemon/heartbeat");
-const FAREWELL: Statement = statement!("daemon/farewell");
-const CONTROL: Statement = statement!("daemon/control");
-const GATEWAY_STATE: Statement = statement!("daemon/gateway_state");
-const ALARM_OPEN: Statement = statement!("daemon/alarm_open");
-const ALARM_CLEAR: Statement = statement!("daemon/alarm_clear");
-const REGISTER: Statement = statement!("daemon/register");
-const NUMBER_PLAN: Statement = statement!("daemon/number_plan");
-const DOORBELL: Statement = statement!("daemon/doorbell");
-const SLEEP_BARRIER: Statement = statement!("daemon/sleep_barrier");
-const SLEEP_SETTLED: Statement = statement!("daemon/sleep_settled");
+pub use crate::store::statement::CONTROL;
+use crate::store::statement::{
+    ALARM_CLEAR, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, HEARTBEAT, NUMBER_PLAN, REGISTER,
+    SLEEP_BARRIER, SLEEP_SETTLED,
+};
+use crate::store::{Store, StoreError, column};
 
 /// Who a daemon is.
 #[derive(Debug, Clone)]

@@ -5,12 +5,8 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::message::NotifyRef;
-use crate::store::{Statement, Store, StoreError, column, statement};
-
-const INBOUND: Statement = statement!("native/inbound");
-const ADD: Statement = statement!("native/opt_out_add");
-const REMOVE: Statement = statement!("native/opt_out_remove");
-const LIST: Statement = statement!("native/opt_out_list");
+use crate::store::statement::{INBOUND, OPT_OUT_ADD, OPT_OUT_LIST, OPT_OUT_REMOVE};
+use crate::store::{Store, StoreError, column};
 
 /// A verified message from a handset.
 #[derive(Clone)]
@@ -116,7 +112,7 @@ impl Store {
         let reasons: Vec<Option<&str>> = entries.iter().map(|e| e.reason.as_deref()).collect();
         let rows = self
             .query(
-                ADD,
+                OPT_OUT_ADD,
                 &[
                     /* numbers */ &numbers, /* apps */ &apps, /* since */ &since,
                     /* sources */ &sources, /* reasons */ &reasons,
@@ -128,21 +124,21 @@ impl Store {
 
     /// Ends every opt-out of these numbers. Returns those that had one.
     pub async fn remove_opt_outs(&self, numbers: &[String]) -> Result<Vec<String>, StoreError> {
-        let rows = self.query(REMOVE, &[/* numbers */ &numbers]).await?;
-        rows.iter().map(|row| column(REMOVE, row, 0)).collect()
+        let rows = self.query(OPT_OUT_REMOVE, &[/* numbers */ &numbers]).await?;
+        rows.iter().map(|row| column(OPT_OUT_REMOVE, row, 0)).collect()
     }
 
     /// The next opt-outs after this number and app, at most 1,000.
     pub async fn opt_outs(&self, after: (&str, &str)) -> Result<Vec<OptedOut>, StoreError> {
-        let rows = self.query(LIST, &[/* number */ &after.0, /* app */ &after.1]).await?;
+        let rows = self.query(OPT_OUT_LIST, &[/* number */ &after.0, /* app */ &after.1]).await?;
         rows.iter()
             .map(|row| {
                 Ok(OptedOut {
-                    msisdn: column(LIST, row, 0)?,
-                    app: column(LIST, row, 1)?,
-                    since: Some(column(LIST, row, 2)?),
-                    source: column(LIST, row, 3)?,
-                    reason: column(LIST, row, 4)?,
+                    msisdn: column(OPT_OUT_LIST, row, 0)?,
+                    app: column(OPT_OUT_LIST, row, 1)?,
+                    since: Some(column(OPT_OUT_LIST, row, 2)?),
+                    source: column(OPT_OUT_LIST, row, 3)?,
+                    reason: column(OPT_OUT_LIST, row, 4)?,
                 })
             })
             .collect()

@@ -5,7 +5,8 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, Transaction};
 
 use crate::config::Database;
-use crate::store::{Statement, Store, StoreError, column, connect, plain};
+use crate::store::statement::{SCHEMA_EXISTS, SCHEMA_VERSION};
+use crate::store::{Store, StoreError, column, connect, plain};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Migration {
@@ -75,22 +76,14 @@ pub enum SchemaState {
 
 impl Store {
     pub async fn schema_state(&self) -> Result<SchemaState, StoreError> {
-        const EXISTS: Statement = Statement {
-            name: "schema_exists",
-            sql: "-- outboxd: schema_exists\nSELECT to_regclass('outboxd.migration') IS NOT NULL",
-        };
-        const APPLIED: Statement = Statement {
-            name: "schema_version",
-            sql: "-- outboxd: schema_version\nSELECT m.version, m.sha256 FROM outboxd.migration AS m ORDER BY m.version",
-        };
-        let row = self.query_one(EXISTS, &[]).await?;
-        if !column::<bool>(EXISTS, &row, 0)? {
+        let row = self.query_one(SCHEMA_EXISTS, &[]).await?;
+        if !column::<bool>(SCHEMA_EXISTS, &row, 0)? {
             return Ok(SchemaState::Missing);
         }
-        let rows = self.query(APPLIED, &[]).await?;
+        let rows = self.query(SCHEMA_VERSION, &[]).await?;
         let applied: Vec<(i32, String)> = rows
             .iter()
-            .map(|row| Ok((column(APPLIED, row, 0)?, column(APPLIED, row, 1)?)))
+            .map(|row| Ok((column(SCHEMA_VERSION, row, 0)?, column(SCHEMA_VERSION, row, 1)?)))
             .collect::<Result<_, StoreError>>()?;
         Ok(compare(&applied))
     }

@@ -8,14 +8,10 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 
-use crate::message::{AttemptNo, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion, TemplateRow};
-use crate::store::{Statement, Store, StoreError, column, statement};
-
-pub const DISCOVER: Statement = statement!("native/discover");
-const NEXT_DUE: Statement = statement!("native/next_due");
-pub const WAVE: Statement = statement!("native/wave");
-const WAVE_TOMBSTONE: Statement = statement!("native/wave_tombstone");
-const TEMPLATES: Statement = statement!("native/templates");
+use crate::message::{AttemptNo, CreatedAt, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion, TemplateRow};
+pub use crate::store::statement::{DISCOVER, NEXT_DUE, TEMPLATES, WAVE};
+use crate::store::statement::{SETTLE_NOTED, WAVE_TOMBSTONE};
+use crate::store::{Store, StoreError, column};
 
 /// Which rows to read.
 #[derive(Debug, Clone)]
@@ -76,8 +72,8 @@ impl fmt::Debug for WaveEntry {
 #[derive(Debug)]
 pub enum WaveOutcome {
     Confirmed {
-        /// These, and only these, may be sent now.
-        ids: Vec<MessageId>,
+        /// These rows, and only these, may be sent now.
+        rows: Vec<(MessageId, CreatedAt)>,
         /// These could have been, but for their recipients, who want no messages.
         opted_out: Vec<MessageId>,
     },
@@ -137,10 +133,13 @@ impl Store {
         if !fenced_in {
             return Ok(WaveOutcome::Fenced);
         }
-        let ids = |at: usize| -> Result<Vec<MessageId>, StoreError> {
-            Ok(column::<Vec<i64>>(WAVE, &row, at)?.into_iter().map(MessageId).collect())
-        };
-        Ok(WaveOutcome::Confirmed { ids: ids(1)?, opted_out: ids(2)? })
+        let confirmed: Vec<i64> = column(WAVE, &row, 1)?;
+        let rows_made: Vec<CreatedAt> = column(WAVE, &row, 2)?;
+        let opted_out: Vec<i64> = column(WAVE, &row, 3)?;
+        Ok(WaveOutcome::Confirmed {
+            rows: confirmed.into_iter().map(MessageId).zip(rows_made).collect(),
+            opted_out: opted_out.into_iter().map(MessageId).collect(),
+        })
     }
 
     /// After an error in doubt: makes sure that the wave is not there and never will be.
@@ -156,6 +155,14 @@ impl Store {
         )
         .await?;
         Ok(())
+    }
+
+    /// Gives rows that a wave left out the results that were noted while they were out of sight. Returns those that had
+    /// one.
+    pub async fn settle_noted(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+        let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+        let rows = self.query(SETTLE_NOTED, &[/* ids */ &ids]).await?;
+        rows.iter().map(|row| column(SETTLE_NOTED, row, 0).map(MessageId)).collect()
     }
 
     pub async fn templates(&self) -> Result<Vec<TemplateRow>, StoreError> {
@@ -220,6 +227,28 @@ impl ToSql for Timestamp {
 
     fn accepts(ty: &Type) -> bool {
         *ty == Type::TIMESTAMPTZ
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for CreatedAt {
+    fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Timestamp::from_sql(ty, raw).map(|time| CreatedAt(time.0))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <Timestamp as FromSql>::accepts(ty)
+    }
+}
+
+impl ToSql for CreatedAt {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        Timestamp(self.0).to_sql(ty, out)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <Timestamp as ToSql>::accepts(ty)
     }
 
     tokio_postgres::types::to_sql_checked!();

@@ -2,11 +2,8 @@
 //! the row.
 
 use crate::message::{NotifyRef, Status};
-use crate::store::{Statement, Store, StoreError, column, statement};
-
-const RECEIPTS: Statement = statement!("native/receipts");
-const PROCESSED: Statement = statement!("native/processed");
-const NO_CREDIT: Statement = statement!("native/no_credit");
+use crate::store::statement::{NO_CREDIT, PROCESSED, RECEIPTS};
+use crate::store::{Store, StoreError, column};
 
 /// A verified receipt for a reference that is ours in form.
 #[derive(Debug, Clone)]

@@ -3,12 +3,8 @@
 use std::time::Duration;
 
 use crate::message::MessageId;
-use crate::store::{Statement, Store, StoreError, column, statement};
-
-const EXPIRE: Statement = statement!("native/expire");
-const RESEND: Statement = statement!("native/resend");
-const MARK_OVERDUE: Statement = statement!("native/mark_overdue");
-const REQUEUE_REFUSED: Statement = statement!("native/requeue_refused");
+use crate::store::statement::{EXPIRE, MARK_OVERDUE, REQUEUE_REFUSED, RESEND};
+use crate::store::{Store, StoreError, column};
 
 impl Store {
     /// Ends rows that expired more than `margin` ago, other than those `in_memory`. At most 1,000 a call.

@@ -198,8 +198,8 @@ async fn that_a_message_is_queued_there_may_be_known_before_its_answer_comes() {
         site.freeze().await;
         let (id, _) = site.queue(1).await;
         site.sim_reaches("frozen=1").await;
-        let sql = "SELECT nonce FROM outboxd.leader";
-        let nonce: String = site.sql.query_one(sql, &[]).await.unwrap().get(0);
+        let sql = "SELECT nonce FROM outboxd.wave WHERE $1 = ANY (ids)";
+        let nonce: String = site.sql.query_one(sql, &[&id]).await.unwrap().get(0);
         let reference = format!("{id}-{nonce}-1");
         let queued = result("MESSAGE_SUCCESS", "Your message has been queued.", Some(&reference));
         assert_eq!(post(&site, &queued).await, 200);
