@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 
-use crate::message::{AttemptNo, CreatedAt, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion, TemplateRow};
+use crate::message::{
+    AttemptNo, CreatedAt, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion, TemplateRow,
+};
 pub use crate::store::statement::{DISCOVER, NEXT_DUE, TEMPLATES, WAVE};
 use crate::store::statement::{SETTLE_NOTED, WAVE_TOMBSTONE};
 use crate::store::{Store, StoreError, column};
