@@ -30,6 +30,7 @@ mod readme;
 mod receipts;
 mod restarts;
 mod schedule;
+mod shutdown;
 mod sim_callbacks;
 mod sim_control;
 mod sim_dialects;
