@@ -82,7 +82,7 @@ impl Dispatch {
         let mut unwanted = HashSet::new();
         let confirmed: HashMap<MessageId, CreatedAt> = match outcome {
             Ok(WaveOutcome::Confirmed { rows, opted_out }) => {
-                self.database_works(queue::WAVE.name);
+                self.database_works(queue::WAVE);
                 let confirmed: HashMap<MessageId, CreatedAt> = rows.into_iter().collect();
                 unwanted.extend(opted_out);
                 let others = taken.iter().map(|ready| ready.id);
