@@ -26,7 +26,12 @@ pub fn init(log: &Log) -> Result<(), ConfigError> {
             "a level (error, warn, info, debug, trace), or \"info,outboxd::gateway=debug\"",
         )
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that takes nothing (its disk is full, its reader has gone) must not end the daemon: by default a line that
+    // could not be written is reported on stderr, and where that is the very place that takes nothing, by a panic.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let admitted = filter_fn(|about| is_ours(about.target(), *about.level()));
     let installed = if log.json {
         let json = builder.json().flatten_event(true).with_current_span(true).with_span_list(false);

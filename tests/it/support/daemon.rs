@@ -36,19 +36,25 @@ impl Daemon {
 
     /// Starts `outboxd run` and waits for nothing: for daemons that are to refuse, or to stand by.
     pub(crate) fn spawn(config: &str) -> Daemon {
+        Daemon::spawn_with_log(config, None)
+    }
+
+    /// The same with a log that goes elsewhere; then what looks into it sees nothing.
+    pub(crate) fn spawn_with_log(config: &str, elsewhere: Option<File>) -> Daemon {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("outboxd.toml");
         std::fs::write(&file, config).unwrap();
         // It holds passwords, and a file that everybody may read is refused.
         std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         let log = directory.path().join("log");
+        let usual = File::create(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_outboxd"))
             .arg("--config")
             .arg(&file)
             .arg("run")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
+            .stderr(elsewhere.unwrap_or(usual))
             .spawn()
             .expect("outboxd can be started");
         Daemon { child, log, directory }
