@@ -32,7 +32,7 @@ use crate::store::{Store, StoreError};
 /// Events on their way to `dispatch`. Senders wait when it is full.
 const EVENTS: usize = 4096;
 /// Pause between two tries to reach a database that is not there yet.
-const DATABASE_PAUSE: Duration = Duration::from_secs(1);
+const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 /// After the grace period: how long the last results may take to be written.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 

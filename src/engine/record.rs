@@ -2,7 +2,7 @@
 //! goes out. No result is dropped: what cannot be written now is kept and written later, while `dispatch`, whose
 //! places stay taken, takes no new rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Moment};
 use crate::engine::Event;
+use crate::engine::complaints::Complaints;
 use crate::engine::memory::{Memory, Remembered};
 use crate::message::{MessageId, NotifyRef, Position, Status};
 use crate::store::queue::WaveKey;
-use crate::store::record::{Fits, Misfit, Record, Recorded};
+use crate::store::record::{Fits, Misfit, RECORD, Record, Recorded};
 use crate::store::{Store, StoreError};
 
 /// Most results in one statement.
@@ -25,9 +26,10 @@ const LOCKED_PAUSE: Duration = Duration::from_millis(250);
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// Finished waves wait for a batch of results to travel with, but no longer than this.
 const FINISHED_PAUSE: Duration = Duration::from_millis(500);
-/// First and longest pause while the database cannot be reached.
+/// First and longest pause while the database cannot be reached. The places of what is not written yet are taken: when the
+/// database is back, nothing new may be sent until the next try.
 const TROUBLE_MIN: Duration = Duration::from_millis(50);
-const TROUBLE_MAX: Duration = Duration::from_secs(2);
+const TROUBLE_MAX: Duration = Duration::from_millis(500);
 
 /// A result and the place of its row.
 #[derive(Debug)]
@@ -62,6 +64,9 @@ pub struct Recorder {
     /// that is to blame would never stand alone, and hold up all of them.
     suspects: Vec<Vec<Entry>>,
     later: Vec<(Moment, Entry)>,
+    /// Results that the server refused when they stood alone, and that are not written yet.
+    refused: HashSet<MessageId>,
+    complaints: Complaints,
     finished: Vec<WaveKey>,
     finished_since: Option<Moment>,
     trouble: Option<Trouble>,
@@ -83,6 +88,8 @@ impl Recorder {
             pending: Vec::new(),
             suspects: Vec::new(),
             later: Vec::new(),
+            refused: HashSet::new(),
+            complaints: Complaints::default(),
             finished: Vec::new(),
             finished_since: None,
             trouble: None,
@@ -205,14 +212,15 @@ impl Recorder {
         match outcome {
             Ok(recorded) => {
                 if self.trouble.take().is_some() {
+                    self.complaints.are_over(RECORD.name);
                     info!("results are being written again");
                 }
                 // Also what did not fit or was locked: it was sent all the same.
                 self.memory.remember(remembered.into_iter(), clock::now());
                 self.account(recorded, &sizes, &positions).await;
             }
-            Err((StoreError::Refused { reason, .. } | StoreError::Answer { reason, .. }, batch)) => {
-                self.split_refused(batch, &positions, &reason);
+            Err((error @ (StoreError::Refused { .. } | StoreError::Answer { .. }), batch)) => {
+                self.split_refused(batch, &positions, &error);
             }
             Err((error, batch)) => {
                 self.keep(batch, &positions);
@@ -233,13 +241,10 @@ impl Recorder {
     }
 
     fn pause(&mut self, error: &StoreError) {
-        let pause = match &self.trouble {
-            None => {
-                warn!(%error, waiting = self.pending.len(), "cannot write results; keeping them and taking no new rows");
-                TROUBLE_MIN
-            }
-            Some(trouble) => (trouble.pause * 2).min(TROUBLE_MAX),
-        };
+        if self.complaints.is_news(error) {
+            warn!(%error, waiting = self.pending.len(), "cannot write results; keeping them and taking no new rows");
+        }
+        let pause = self.trouble.as_ref().map_or(TROUBLE_MIN, |trouble| (trouble.pause * 2).min(TROUBLE_MAX));
         self.trouble = Some(Trouble { pause, until: clock::now() + pause });
     }
 
@@ -249,7 +254,7 @@ impl Recorder {
         &mut self,
         mut batch: Vec<Record>,
         positions: &HashMap<MessageId, Position>,
-        reason: &str,
+        error: &StoreError,
     ) {
         if batch.len() > 1 {
             let half = batch.split_off(batch.len() / 2);
@@ -258,7 +263,12 @@ impl Recorder {
             }
         } else {
             for record in batch {
-                error!(message_id = record.id.0, reason, "PostgreSQL refuses to take a result; trying again");
+                self.refused.insert(record.id);
+                if self.complaints.is_news(error) {
+                    error!(message_id = record.id.0, %error, "PostgreSQL refuses to take a result; trying again");
+                } else {
+                    debug!(message_id = record.id.0, %error, "refused again, or for the same reason as others");
+                }
                 self.later.push((clock::now() + REFUSED_PAUSE, with_position(record, positions)));
             }
         }
@@ -304,6 +314,13 @@ impl Recorder {
                     done.retain(|done| notes.iter().all(|(record, _)| record.id != done.id));
                     self.later.extend(notes.into_iter().map(|(r, _)| (again, with_position(r, positions))));
                 }
+            }
+        }
+        if !self.refused.is_empty() {
+            done.iter().for_each(|done| _ = self.refused.remove(&done.id));
+            if self.refused.is_empty() {
+                self.complaints = Complaints::default();
+                info!("no result is refused any more");
             }
         }
         // Dispatch waits for these; when it is gone, the process is going down and the rows are written.

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+pub use crate::store::statement::CONTROL;
 use crate::store::statement::{
-    ALARM_CLEAR, ALARM_OPEN, CONTROL, DOORBELL, FAREWELL, GATEWAY_STATE, HEARTBEAT, REGISTER, SLEEP_BARRIER,
+    ALARM_CLEAR, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, HEARTBEAT, REGISTER, SLEEP_BARRIER,
     SLEEP_SETTLED,
 };
 use crate::store::{Store, StoreError, column};

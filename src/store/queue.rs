@@ -8,8 +8,8 @@ use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 
 use crate::message::{AttemptNo, CreatedAt, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion};
-pub use crate::store::statement::{DISCOVER, WAVE};
-use crate::store::statement::{NEXT_DUE, SETTLE_NOTED, TEMPLATES, WAVE_TOMBSTONE};
+pub use crate::store::statement::{DISCOVER, NEXT_DUE, TEMPLATES, WAVE};
+use crate::store::statement::{SETTLE_NOTED, WAVE_TOMBSTONE};
 use crate::store::{Store, StoreError, column};
 
 /// Which rows to read.

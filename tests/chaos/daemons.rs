@@ -101,7 +101,8 @@ impl Slot {
         self.ended_at = None;
         // It dies with the thread that started it, the schedule's.
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
+            .args(["--pdeathsig", "KILL", "env"])
+            .args(self.environment.iter().map(|(name, value)| format!("{name}={value}")))
             .arg(env!("CARGO_BIN_EXE_outboxd"))
             .arg("--config")
             .arg(&self.config)
@@ -109,7 +110,6 @@ impl Slot {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(self.open_log())
-            .envs(self.environment.iter().map(|(name, value)| (*name, value)))
             .spawn()
             .expect("outboxd can be started");
         self.child = Some(child);

@@ -59,7 +59,9 @@ pub(crate) struct Notes {
     pub(crate) kills: RefCell<Vec<Instant>>,
     /// Times at which the leader was paused or cut off for longer than its lease while a standby lived.
     pub(crate) silences: RefCell<Vec<Instant>>,
-    /// Copies of the database whose daemons held everything back.
+    /// Copies of the database that were started.
+    pub(crate) copies: Cell<usize>,
+    /// Those whose daemons held everything back.
     pub(crate) copies_held: Cell<u64>,
     /// Times at which PostgreSQL took connections again, and the first message accepted after each.
     pub(crate) first_sends: RefCell<Vec<(Instant, Option<Instant>)>>,

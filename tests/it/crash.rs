@@ -427,7 +427,9 @@ async fn kill_after_kill_loses_and_doubles_nothing() {
 async fn a_log_that_takes_nothing_stops_no_message() {
     let site = Site::new("full_log").await;
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let mut daemon = Daemon::spawn_with_log(&site.config(EIGHT_AT_ONCE), Some(full));
+    let mut daemon = Daemon::spawn_with(&site.config(EIGHT_AT_ONCE), |command| {
+        command.stderr(full);
+    });
     site.queue(20).await;
     site.until_counts("all are sent", |counts| counts.of("accepted") == 20).await;
     daemon.terminate();

@@ -73,7 +73,7 @@ impl Dispatch {
         self.gateways[index].committing = false;
         let confirmed: HashMap<MessageId, CreatedAt> = match outcome {
             Ok(WaveOutcome::Confirmed(rows)) => {
-                self.database_works(queue::WAVE.name);
+                self.database_works(queue::WAVE);
                 let confirmed: HashMap<MessageId, CreatedAt> = rows.into_iter().collect();
                 let left_out = taken.iter().map(|ready| ready.id).filter(|id| !confirmed.contains_key(id));
                 self.settle_noted(left_out.collect());

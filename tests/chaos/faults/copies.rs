@@ -29,7 +29,7 @@ pub(super) async fn strike(world: &World, event: &Event) {
     let socket = copy.socket().to_str().unwrap().replace('/', "%2F");
     let url = format!("postgresql://{DAEMON}@{socket}:{}/{DATABASE}", copy.port());
     let text = config(&world.schedule, world.sim.address("gateway"), &url, free_port());
-    let number = FIRST_NUMBER + world.notes.spans.borrow().len();
+    let number = FIRST_NUMBER + world.notes.copies.replace(world.notes.copies.get() + 1);
     let before = epoch_and_hold(&copy).await;
     let mut slot = Slot::new(number, &world.directory, &text);
     slot.start();

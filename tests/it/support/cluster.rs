@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls};
 
 use super::eventually;
 use super::postgres::connect;
@@ -150,7 +151,7 @@ impl Cluster {
         assert!(self.server.is_none(), "it runs");
         eventually(LIMIT, "the server is ready", async || {
             if self.server.is_none() {
-                self.server = Some(self.spawn());
+                self.server = Some(self.spawn(&[]));
             }
             let Some(server) = self.server.as_mut() else { return Err(String::new()) };
             let status =
@@ -171,16 +172,37 @@ impl Cluster {
         .await;
     }
 
-    fn spawn(&self) -> Child {
+    /// Starts the server so that it is starting up until it is stopped, and lets nobody in (57P03). The next start is an
+    /// ordinary one, on the same timeline.
+    pub(crate) async fn start_up_without_end(&mut self) {
+        assert!(self.server.is_none(), "it runs");
+        let signal = self.data().join("standby.signal");
+        File::create(&signal).unwrap();
+        self.give_to_server(&signal);
+        self.server = Some(self.spawn(&["-c", "hot_standby=off"]));
+        eventually(LIMIT, "the server lets nobody in", async || {
+            match self.config("postgres").connect(NoTls).await {
+                Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => Ok(()),
+                other => Err(other.map(|_| ())),
+            }
+        })
+        .await;
+        fs::remove_file(signal).unwrap();
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Child {
         let log = OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        as_server(&binary("postgres"))
+        // Set behind the change of the user: what libraries make at their start must belong to PostgreSQL's.
+        as_server(Path::new("env"))
+            .args(self.environment.iter().map(|(name, value)| format!("{name}={value}")))
+            .arg(binary("postgres"))
             .arg("-D")
             .arg(self.data())
             .arg("-p")
             .arg(self.port.to_string())
             .arg("-k")
             .arg(self.socket())
-            .envs(self.environment.iter().map(|(name, value)| (*name, value)))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
