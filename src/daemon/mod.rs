@@ -39,6 +39,11 @@ const EVENTS: usize = 4096;
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 /// After the grace period: how long the last results may take to be written.
 const LAST_WRITES: Duration = Duration::from_secs(10);
+/// The same for somebody who has asked twice.
+const HURRIED_WRITES: Duration = Duration::from_secs(2);
+/// A reload waits for the database as long as the daemon would: what it forgot for the sake of a new configuration
+/// would be unknown.
+const RELOAD_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How long the last callbacks may take to be answered.
 const LAST_CALLBACKS: Duration = Duration::from_secs(5);
@@ -311,15 +316,15 @@ impl Engine {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Some(Signal::Reload) => if let Some(changed) = read_again(path) {
-                        let to_end = self.stop(signals, self.config.queue.shutdown_grace).await?;
+                        let to_end = self.stop(signals, self.config.queue.shutdown_grace, RELOAD_LIMIT).await?;
                         return Ok(if to_end { End::Stopped } else { End::Reload(changed) });
                     },
                     Some(Signal::Terminate) => {
-                        self.stop(signals, self.config.queue.shutdown_grace).await?;
+                        self.stop(signals, self.config.queue.shutdown_grace, LAST_WRITES).await?;
                         return Ok(End::Stopped);
                     }
                     Some(Signal::TerminateNow) | None => {
-                        self.stop(signals, Duration::ZERO).await?;
+                        self.stop(signals, Duration::ZERO, HURRIED_WRITES).await?;
                         return Ok(End::Stopped);
                     }
                 },
@@ -332,12 +337,17 @@ impl Engine {
         }
     }
 
-    /// Takes nothing more, waits for what is under way, writes the last results, lets go of the leadership.
-    /// Whether the process was told to end meanwhile: a reload must not swallow that.
-    async fn stop(&mut self, signals: &mut Signals, grace: Duration) -> anyhow::Result<bool> {
+    /// Takes nothing more, waits for what is under way, writes the last results (for `last_writes` at most), lets go of
+    /// the leadership. Whether the process was told to end meanwhile: a reload must not swallow that.
+    async fn stop(
+        &mut self,
+        signals: &mut Signals,
+        grace: Duration,
+        last_writes: Duration,
+    ) -> anyhow::Result<bool> {
         // Fails only when dispatch has ended already.
         let _ = self.events.send(Event::Stop { grace }).await;
-        let limit = tokio::time::sleep(grace + LAST_WRITES);
+        let limit = tokio::time::sleep(grace + last_writes);
         tokio::pin!(limit);
         let mut dispatching = true;
         let mut to_end = false;
@@ -346,10 +356,17 @@ impl Engine {
                 _ = &mut self.dispatch, if dispatching => dispatching = false,
                 _ = &mut self.recorder, if !dispatching => break,
                 signal = signals.next() => {
-                    to_end |= matches!(signal, Some(Signal::Terminate | Signal::TerminateNow));
-                    if signal == Some(Signal::TerminateNow) {
-                        let _ = self.events.send(Event::Stop { grace: Duration::ZERO }).await;
-                    }
+                    let within = match signal {
+                        Some(Signal::Reload) | None => continue,
+                        Some(Signal::Terminate) => grace + LAST_WRITES,
+                        Some(Signal::TerminateNow) => {
+                            let _ = self.events.send(Event::Stop { grace: Duration::ZERO }).await;
+                            HURRIED_WRITES
+                        }
+                    };
+                    to_end = true;
+                    let sooner = limit.deadline().min(tokio::time::Instant::now() + within);
+                    limit.as_mut().reset(sooner);
                 }
                 () = &mut limit => {
                     anyhow::bail!("stopped although the last results could not be written: the messages concerned will be called unknown");

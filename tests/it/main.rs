@@ -39,6 +39,7 @@ mod receipts;
 mod restarts;
 mod rows_in_flight;
 mod schedule;
+mod shutdown;
 mod sim_callbacks;
 mod sim_control;
 mod sim_dialects;
