@@ -2,7 +2,7 @@
 //! goes out. No result is dropped: what cannot be written now is kept and written later, while `dispatch`, whose
 //! places stay taken, takes no new rows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,11 @@ const BATCH: usize = 1000;
 const LOCKED_PAUSE: Duration = Duration::from_millis(250);
 /// A record that the server refuses by itself is tried again after this: somebody may mend the schema.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// Reasons for refusals that are told in one trouble: the text of an error may hold something that changes.
+const MOST_REASONS: usize = 10;
+/// Why a record that fits came to nothing.
+const SUPPRESSED: &str = "it was carried out and changed nothing; a trigger or a rule of sms.outbox keeps rows from being \
+                          changed, or outboxd.may_become is not outboxd's own";
 /// Finished waves wait for a batch of results to travel with, but no longer than this.
 const FINISHED_PAUSE: Duration = Duration::from_millis(500);
 /// First and longest pause while the database cannot be reached. The places of what is not written yet are taken: when the
@@ -63,6 +68,9 @@ pub struct Recorder {
     /// that is to blame would never stand alone, and hold up all of them.
     suspects: Vec<Vec<Entry>>,
     later: Vec<(Moment, Entry)>,
+    /// Which of them the server refuses, and the reasons that were told.
+    refused: HashSet<MessageId>,
+    reasons: BTreeSet<String>,
     finished: Vec<WaveKey>,
     finished_since: Option<Moment>,
     trouble: Option<Trouble>,
@@ -84,6 +92,8 @@ impl Recorder {
             pending: Vec::new(),
             suspects: Vec::new(),
             later: Vec::new(),
+            refused: HashSet::new(),
+            reasons: BTreeSet::new(),
             finished: Vec::new(),
             finished_since: None,
             trouble: None,
@@ -213,7 +223,7 @@ impl Recorder {
                 self.account(recorded, &sizes, &positions).await;
             }
             Err((StoreError::Refused { reason, .. } | StoreError::Answer { reason, .. }, batch)) => {
-                self.split_refused(batch, &positions, &reason);
+                self.split_refused(batch, &positions, &reason).await;
             }
             Err((error, batch)) => {
                 self.keep(batch, &positions);
@@ -246,7 +256,7 @@ impl Recorder {
 
     /// The server refuses the statement. If one record is to blame, the others must not wait for it: halves are tried
     /// until it stands alone.
-    fn split_refused(
+    async fn split_refused(
         &mut self,
         mut batch: Vec<Record>,
         positions: &HashMap<MessageId, Position>,
@@ -259,9 +269,37 @@ impl Recorder {
             }
         } else {
             for record in batch {
-                error!(message_id = record.id.0, reason, "PostgreSQL refuses to take a result; trying again");
-                self.later.push((clock::now() + REFUSED_PAUSE, with_position(record, positions)));
+                self.refuse(record, positions, reason).await;
             }
+        }
+    }
+
+    /// Keeps a result that the server refuses; each reason is told once.
+    async fn refuse(&mut self, record: Record, positions: &HashMap<MessageId, Position>, reason: &str) {
+        let id = record.id;
+        self.refused.insert(id);
+        self.later.push((clock::now() + REFUSED_PAUSE, with_position(record, positions)));
+        if self.reasons.len() < MOST_REASONS && self.reasons.insert(reason.to_owned()) {
+            error!(
+                message_id = id.0,
+                reason, "PostgreSQL refuses to take a result; keeping it and trying again"
+            );
+            // As with `Recorded`.
+            let _ = self.events.send(Event::ResultsRefused(Some(reason.to_owned()))).await;
+        }
+    }
+
+    async fn taken(&mut self, done: &[Done]) {
+        if self.refused.is_empty() {
+            return;
+        }
+        for done in done {
+            self.refused.remove(&done.id);
+        }
+        if self.refused.is_empty() {
+            self.reasons.clear();
+            info!("PostgreSQL takes all results again");
+            let _ = self.events.send(Event::ResultsRefused(None)).await;
         }
     }
 
@@ -283,6 +321,10 @@ impl Recorder {
         for misfit in misfits {
             let id = misfit.record.id;
             missing.insert(id, None);
+            if misfit.is_suppressed() {
+                self.refuse(misfit.record, positions, SUPPRESSED).await;
+                continue;
+            }
             done.push(Done { id, queued_again: after_misfit(&misfit, positions) });
             notes.extend(note_of(misfit));
         }
@@ -292,21 +334,28 @@ impl Recorder {
             }
         }
         if !notes.is_empty() {
-            for (record, note) in &notes {
-                warn!(message_id = record.id.0, result = %record.status, note, "a result no longer fits its row");
-            }
             match self.store.note_attempts(&notes).await {
-                Ok(()) => {}
-                Err(error @ (StoreError::Refused { .. } | StoreError::Answer { .. })) => {
-                    error!(%error, "could not write these results into outboxd.attempt either");
+                Ok(()) => {
+                    for (record, note) in notes {
+                        let id = record.id.0;
+                        warn!(message_id = id, result = %record.status, note, "a result no longer fits its row");
+                    }
                 }
                 Err(error) => {
                     debug!(%error, "could not note these results yet");
                     done.retain(|done| notes.iter().all(|(record, _)| record.id != done.id));
-                    self.later.extend(notes.into_iter().map(|(r, _)| (again, with_position(r, positions))));
+                    let refused = matches!(error, StoreError::Refused { .. } | StoreError::Answer { .. });
+                    for (record, _) in notes {
+                        if refused {
+                            self.refuse(record, positions, &error.to_string()).await;
+                        } else {
+                            self.later.push((again, with_position(record, positions)));
+                        }
+                    }
                 }
             }
         }
+        self.taken(&done).await;
         // Dispatch waits for these; when it is gone, the process is going down and the rows are written.
         let _ = self.events.send(Event::Recorded(done)).await;
     }
@@ -337,7 +386,7 @@ fn with_position(record: Record, positions: &HashMap<MessageId, Position>) -> En
     Entry { record, position }
 }
 
-/// A row that changed before it could be refused is looked at again.
+/// A row that changed before it could be refused, or that has the id of another now, is looked at again.
 fn after_misfit(misfit: &Misfit, positions: &HashMap<MessageId, Position>) -> Option<Position> {
     let requeued = match misfit.record.fits {
         Fits::Unchanged { .. } => misfit.found.is_some(),

@@ -33,6 +33,7 @@ mod readme;
 mod receipts;
 mod rows_in_flight;
 mod schedule;
+mod schema_trouble;
 mod sim_callbacks;
 mod sim_control;
 mod sim_dialects;
