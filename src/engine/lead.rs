@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::clock::{self, Moment};
 use crate::config::Database;
 use crate::engine::Event;
+use crate::engine::complaints::Complaints;
 use crate::engine::memory::Memory;
 use crate::store::control::{Identity, Role};
 use crate::store::leader::{LeaderSession, LostResult, Standing};
@@ -33,14 +34,14 @@ const STANDBY_PAUSE: Duration = Duration::from_millis(400);
 /// one that is down or refuses us costs two tries a second.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_millis(500);
-/// Reasons that the log gives for one trouble.
-const MOST_SAID: usize = 10;
 
 /// Until when we may start requests.
 #[derive(Debug, Default)]
 pub struct Lease {
     until: AtomicU64,
     epoch: AtomicI64,
+    /// The last epoch of ours that was found to be over.
+    superseded: watch::Sender<i64>,
 }
 
 impl Lease {
@@ -64,6 +65,20 @@ impl Lease {
 
     fn revoke(&self) {
         self.until.store(0, Ordering::Release);
+    }
+
+    /// The database knows a later epoch than this one of ours, so none of our waves is taken any more.
+    pub fn supersede(&self, epoch: i64) {
+        self.superseded.send_replace(epoch);
+    }
+
+    /// Returns once this epoch was found to be over.
+    async fn until_superseded(&self, epoch: i64) {
+        let mut superseded = self.superseded.subscribe();
+        if superseded.wait_for(|over| *over >= epoch).await.is_err() {
+            // Not while we are there.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -119,7 +134,6 @@ impl Candidate {
                 // statement that waits for its time limit.
                 self.store.forget_idle_connections();
             }
-            let error = error.to_string();
             let led = self.lease.until.load(Ordering::Acquire) != 0;
             if led {
                 self.lease.revoke();
@@ -127,11 +141,11 @@ impl Candidate {
                     return;
                 }
             }
-            if trouble.is_news(&error) {
+            if trouble.complaints.is_news(&error) {
                 if led {
-                    warn!(error, "lost leadership; nothing is sent until it is regained");
+                    warn!(%error, "lost leadership; nothing is sent until it is regained");
                 } else {
-                    warn!(error, "cannot become leader yet; trying again");
+                    warn!(%error, "cannot become leader yet; trying again");
                 }
             }
             tokio::time::sleep(trouble.next_pause()).await;
@@ -167,7 +181,8 @@ impl Candidate {
                 }
             }
         };
-        self.lease.begin(leading.epoch, confirmed_at, self.lease_length);
+        let epoch = leading.epoch;
+        self.lease.begin(epoch, confirmed_at, self.lease_length);
         info!(epoch = leading.epoch, held = leading.held.is_some(), "leading");
         *trouble = Trouble::default();
         if events.send(Event::Lead(leading)).await.is_err() {
@@ -175,17 +190,26 @@ impl Candidate {
         }
         let confirming = async {
             loop {
-                tokio::time::sleep(self.beat()).await;
+                if let Err(error) = session.rest(self.beat()).await {
+                    break error;
+                }
                 match session.confirm().await {
                     Ok(at) => self.lease.renew(at, self.lease_length),
                     Err(error) => break error,
                 }
             }
         };
+        // Although we hold the lock: a takeover that was given up as lost (ours, or that of a daemon before us) has come to
+        // the server late. Nobody else would end this term, so it is begun anew.
+        let superseded = self.lease.until_superseded(epoch);
         // Side by side: a heartbeat that waits for a connection must not cost the leadership.
         tokio::select! {
             never = self.keep_showing(Role::Leader) => match never {},
             error = confirming => Err(error),
+            () = superseded => Err(StoreError::Answer {
+                statement: "daemon/control",
+                reason: format!("epoch {epoch} is over, a later one has begun"),
+            }),
         }
     }
 
@@ -198,7 +222,7 @@ impl Candidate {
     async fn stand_by(&self, session: &mut LeaderSession) -> Result<Moment, StoreError> {
         let pause = self.beat().min(STANDBY_PAUSE);
         loop {
-            tokio::time::sleep(pause).await;
+            session.rest(pause).await?;
             if let Some(at) = session.try_lock().await? {
                 return Ok(at);
             }
@@ -274,21 +298,16 @@ impl Candidate {
 #[derive(Debug)]
 struct Trouble {
     pause: Duration,
-    /// What the log has said of it. Every reason once: a server that goes and comes back gives several.
-    said: BTreeSet<String>,
+    complaints: Complaints,
 }
 
 impl Default for Trouble {
     fn default() -> Trouble {
-        Trouble { pause: RETRY_MIN, said: BTreeSet::new() }
+        Trouble { pause: RETRY_MIN, complaints: Complaints::default() }
     }
 }
 
 impl Trouble {
-    fn is_news(&mut self, error: &str) -> bool {
-        self.said.len() < MOST_SAID && self.said.insert(error.to_owned())
-    }
-
     fn next_pause(&mut self) -> Duration {
         let pause = self.pause;
         self.pause = (pause * 2).min(RETRY_MAX);
@@ -327,6 +346,8 @@ pub fn random_bits() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use futures_util::FutureExt;
 
     use super::{Lease, why_hold};
     use crate::clock;
@@ -375,5 +396,14 @@ mod tests {
         assert!(!lease.holds(2));
         lease.renew(clock::Moment::ZERO, Duration::from_nanos(1));
         assert!(!lease.holds(2));
+    }
+
+    #[tokio::test]
+    async fn an_epoch_that_is_over_ends_its_term_and_no_later_one() {
+        let lease = Lease::default();
+        assert_eq!(lease.until_superseded(2).now_or_never(), None);
+        lease.supersede(2);
+        assert_eq!(lease.until_superseded(2).now_or_never(), Some(()));
+        assert_eq!(lease.until_superseded(3).now_or_never(), None);
     }
 }

@@ -2,7 +2,7 @@
 //! goes out. No result is dropped: what cannot be written now is kept and written later, while `dispatch`, whose
 //! places stay taken, takes no new rows.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Moment};
 use crate::engine::Event;
+use crate::engine::complaints::Complaints;
 use crate::engine::memory::{Memory, Remembered};
 use crate::message::{MessageId, NotifyRef, Position, Status};
 use crate::store::queue::WaveKey;
-use crate::store::record::{Fits, Misfit, Record, Recorded};
+use crate::store::record::{Fits, Misfit, RECORD, Record, Recorded};
 use crate::store::{Store, StoreError};
 
 /// Most results in one statement.
@@ -23,8 +24,6 @@ const BATCH: usize = 1000;
 const LOCKED_PAUSE: Duration = Duration::from_millis(250);
 /// A record that the server refuses by itself is tried again after this: somebody may mend the schema.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
-/// Reasons for refusals that are told in one trouble: the text of an error may hold something that changes.
-const MOST_REASONS: usize = 10;
 /// Why a record that fits came to nothing.
 const SUPPRESSED: &str = "it was carried out and changed nothing; a trigger or a rule of sms.outbox keeps rows from being \
                           changed, or outboxd.may_become is not outboxd's own";
@@ -68,9 +67,9 @@ pub struct Recorder {
     /// that is to blame would never stand alone, and hold up all of them.
     suspects: Vec<Vec<Entry>>,
     later: Vec<(Moment, Entry)>,
-    /// Which of them the server refuses, and the reasons that were told.
+    /// Results that the server refused when they stood alone, and that are not written yet.
     refused: HashSet<MessageId>,
-    reasons: BTreeSet<String>,
+    complaints: Complaints,
     finished: Vec<WaveKey>,
     finished_since: Option<Moment>,
     trouble: Option<Trouble>,
@@ -93,7 +92,7 @@ impl Recorder {
             suspects: Vec::new(),
             later: Vec::new(),
             refused: HashSet::new(),
-            reasons: BTreeSet::new(),
+            complaints: Complaints::default(),
             finished: Vec::new(),
             finished_since: None,
             trouble: None,
@@ -109,7 +108,7 @@ impl Recorder {
             self.bring_back(now);
             let ready = self.has_work(now) && self.trouble.as_ref().is_none_or(|t| t.until <= now);
             if !ready {
-                if !open && self.is_empty() {
+                if !open && (self.is_empty() || self.may_leave_the_rest()) {
                     return;
                 }
                 tokio::select! {
@@ -149,6 +148,11 @@ impl Recorder {
             && self.suspects.is_empty()
             && self.later.is_empty()
             && self.finished.is_empty()
+    }
+
+    /// Only finished waves are left, and the database is away: a takeover finds nothing open in them and deletes them.
+    fn may_leave_the_rest(&self) -> bool {
+        self.trouble.is_some() && self.pending.is_empty() && self.suspects.is_empty() && self.later.is_empty()
     }
 
     fn has_work(&self, now: Moment) -> bool {
@@ -216,14 +220,15 @@ impl Recorder {
         match outcome {
             Ok(recorded) => {
                 if self.trouble.take().is_some() {
+                    self.complaints.are_over(RECORD.name);
                     info!("results are being written again");
                 }
                 // Also what did not fit or was locked: it was sent all the same.
                 self.memory.remember(remembered.into_iter(), clock::now());
                 self.account(recorded, &sizes, &positions).await;
             }
-            Err((StoreError::Refused { reason, .. } | StoreError::Answer { reason, .. }, batch)) => {
-                self.split_refused(batch, &positions, &reason).await;
+            Err((error @ (StoreError::Refused { .. } | StoreError::Answer { .. }), batch)) => {
+                self.split_refused(batch, &positions, &error).await;
             }
             Err((error, batch)) => {
                 self.keep(batch, &positions);
@@ -244,13 +249,10 @@ impl Recorder {
     }
 
     fn pause(&mut self, error: &StoreError) {
-        let pause = match &self.trouble {
-            None => {
-                warn!(%error, waiting = self.pending.len(), "cannot write results; keeping them and taking no new rows");
-                TROUBLE_MIN
-            }
-            Some(trouble) => (trouble.pause * 2).min(TROUBLE_MAX),
-        };
+        if self.complaints.is_news(error) {
+            warn!(%error, waiting = self.pending.len(), "cannot write results; keeping them and taking no new rows");
+        }
+        let pause = self.trouble.as_ref().map_or(TROUBLE_MIN, |trouble| (trouble.pause * 2).min(TROUBLE_MAX));
         self.trouble = Some(Trouble { pause, until: clock::now() + pause });
     }
 
@@ -260,7 +262,7 @@ impl Recorder {
         &mut self,
         mut batch: Vec<Record>,
         positions: &HashMap<MessageId, Position>,
-        reason: &str,
+        error: &StoreError,
     ) {
         if batch.len() > 1 {
             let half = batch.split_off(batch.len() / 2);
@@ -269,23 +271,22 @@ impl Recorder {
             }
         } else {
             for record in batch {
-                self.refuse(record, positions, reason).await;
+                self.refuse(record, positions, error).await;
             }
         }
     }
 
-    /// Keeps a result that the server refuses; each reason is told once.
-    async fn refuse(&mut self, record: Record, positions: &HashMap<MessageId, Position>, reason: &str) {
+    /// Keeps a result that the server refuses.
+    async fn refuse(&mut self, record: Record, positions: &HashMap<MessageId, Position>, error: &StoreError) {
         let id = record.id;
         self.refused.insert(id);
         self.later.push((clock::now() + REFUSED_PAUSE, with_position(record, positions)));
-        if self.reasons.len() < MOST_REASONS && self.reasons.insert(reason.to_owned()) {
-            error!(
-                message_id = id.0,
-                reason, "PostgreSQL refuses to take a result; keeping it and trying again"
-            );
+        if self.complaints.is_news(error) {
+            error!(message_id = id.0, %error, "PostgreSQL refuses to take a result; keeping it and trying again");
             // As with `Recorded`.
-            let _ = self.events.send(Event::ResultsRefused(Some(reason.to_owned()))).await;
+            let _ = self.events.send(Event::ResultsRefused(Some(error.to_string()))).await;
+        } else {
+            debug!(message_id = id.0, %error, "refused again, or for the same reason as others");
         }
     }
 
@@ -297,8 +298,8 @@ impl Recorder {
             self.refused.remove(&done.id);
         }
         if self.refused.is_empty() {
-            self.reasons.clear();
-            info!("PostgreSQL takes all results again");
+            self.complaints = Complaints::default();
+            info!("no result is refused any more");
             let _ = self.events.send(Event::ResultsRefused(None)).await;
         }
     }
@@ -322,7 +323,9 @@ impl Recorder {
             let id = misfit.record.id;
             missing.insert(id, None);
             if misfit.is_suppressed() {
-                self.refuse(misfit.record, positions, SUPPRESSED).await;
+                let reason = SUPPRESSED.to_owned();
+                let error = StoreError::Refused { statement: "native/record", reason };
+                self.refuse(misfit.record, positions, &error).await;
                 continue;
             }
             done.push(Done { id, queued_again: after_misfit(&misfit, positions) });
@@ -347,7 +350,7 @@ impl Recorder {
                     let refused = matches!(error, StoreError::Refused { .. } | StoreError::Answer { .. });
                     for (record, _) in notes {
                         if refused {
-                            self.refuse(record, positions, &error.to_string()).await;
+                            self.refuse(record, positions, &error).await;
                         } else {
                             self.later.push((again, with_position(record, positions)));
                         }

@@ -65,6 +65,14 @@ impl LeaderSession {
         Ok(asked_at)
     }
 
+    /// Waits, and notices if the session ends meanwhile.
+    pub async fn rest(&mut self, pause: Duration) -> Result<(), StoreError> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            ended = &mut self.driver => Err(lost(CONFIRM, ended)),
+        }
+    }
+
     async fn ask(&mut self, statement: Statement, key: Option<i64>) -> Result<bool, StoreError> {
         let client = &self.client;
         let work = async {
@@ -76,19 +84,22 @@ impl LeaderSession {
         };
         tokio::select! {
             answer = work => answer.map_err(|error| classify(statement, &error)),
-            ended = &mut self.driver => Err(StoreError::InDoubt {
-                statement: statement.name,
-                reason: match ended {
-                    Ok(()) => "the connection was closed".to_owned(),
-                    Err(error) => plain(&error),
-                },
-            }),
+            ended = &mut self.driver => Err(lost(statement, ended)),
             () = tokio::time::sleep(self.timeout) => Err(StoreError::InDoubt {
                 statement: statement.name,
                 reason: format!("no answer within {:?}", self.timeout),
             }),
         }
     }
+}
+
+/// The session has ended.
+fn lost(statement: Statement, ended: Result<(), tokio_postgres::Error>) -> StoreError {
+    let reason = match ended {
+        Ok(()) => "the connection was closed".to_owned(),
+        Err(error) => plain(&error),
+    };
+    StoreError::InDoubt { statement: statement.name, reason }
 }
 
 /// The leader row beside the cluster that we are really connected to.

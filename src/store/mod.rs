@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod control;
+pub mod inbox;
 pub mod inspect;
 pub mod leader;
 pub mod listen;
@@ -39,6 +40,10 @@ pub enum StoreError {
     /// Somebody else holds a lock on a row; nothing happened.
     #[error("{statement} met a locked row")]
     Locked { statement: &'static str },
+    /// The server is there and not able to do it now: its disk is full, it has no memory left, it is read-only. Nothing
+    /// happened, and it is not about what the statement says.
+    #[error("PostgreSQL is not able to run {statement}: {reason}")]
+    Unable { statement: &'static str, reason: String },
     /// The server refused the statement; nothing happened. A person must look at schema or privileges when it stays.
     #[error("PostgreSQL refused {statement}: {reason}")]
     Refused { statement: &'static str, reason: String },
@@ -54,6 +59,7 @@ impl StoreError {
             StoreError::Unavailable(_) => None,
             StoreError::InDoubt { statement, .. }
             | StoreError::Locked { statement }
+            | StoreError::Unable { statement, .. }
             | StoreError::Refused { statement, .. }
             | StoreError::Answer { statement, .. } => Some(statement),
         }
@@ -158,6 +164,12 @@ fn classify(statement: Statement, error: &tokio_postgres::Error) -> StoreError {
     {
         // Sent instead of a result: whether a commit had happened is not known.
         StoreError::InDoubt { statement: statement.name, reason: plain(error) }
+    } else if *code == SqlState::READ_ONLY_SQL_TRANSACTION
+        // Insufficient resources, and errors of the system below the server.
+        || code.code().starts_with("53")
+        || code.code().starts_with("58")
+    {
+        StoreError::Unable { statement: statement.name, reason: plain(error) }
     } else {
         StoreError::Refused { statement: statement.name, reason: plain(error) }
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::message::{AttemptNo, CreatedAt, Encoding, MessageId, RowVersion, Status};
 use crate::store::queue::WaveKey;
-use crate::store::statement::{ATTEMPT_NOTE, LOCK_FREE, READ_STATES, RECORD};
+pub use crate::store::statement::RECORD;
+use crate::store::statement::{ATTEMPT_NOTE, LOCK_FREE, READ_STATES};
 use crate::store::{Store, StoreError, classify, column, discard};
 
 /// What became of one message, as it is to stand in its row.

@@ -259,11 +259,7 @@ async fn of_many_daemons_that_are_paused_at_random_none_sends_what_another_has_s
         }
         let mut committed = Committed::default();
         for round in 0..8 {
-            let body = |n: i32| format!("round {round} message {n}");
-            let sql = "INSERT INTO sms.outbox (recipient, body) SELECT '+35387' || lpad(n::text, 7, '0'), \
-                       format('round %s message %s', $1::integer, n) FROM generate_series(1, 120) AS n";
-            site.sql.execute(sql, &[&round]).await.unwrap();
-            committed.add_all((1..=120).map(body));
+            site.queue_texts(&mut committed, &format!("round {round}"), 120).await;
             // Mostly the leader, and perhaps one that is to succeed it. How long a pause lasts is part of the fault: some
             // end within the lease, some beyond it.
             let leader = "SELECT split_part(reverse(daemon), '-', 2) FROM outboxd.leader";

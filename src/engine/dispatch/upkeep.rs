@@ -7,11 +7,13 @@ use tracing::{debug, info, warn};
 use crate::clock::Moment;
 use crate::config::{OnUnknown, Wake};
 use crate::engine::Event;
+use crate::engine::complaints::Complaints;
 use crate::engine::dispatch::{Dispatch, TemplateState};
 use crate::engine::wake::{self, WakeAction};
 use crate::store::StoreError;
-use crate::store::control::{Doorbell, Orders};
+use crate::store::control::{self, Doorbell, Orders};
 use crate::store::listen::Heard;
+use crate::store::queue;
 
 /// While everything is held, or somebody asked for something.
 const ORDERS_PAUSE: Duration = Duration::from_secs(1);
@@ -35,8 +37,7 @@ pub(super) struct Clockwork {
     sweep_at: Moment,
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
-    /// What the log last said is wrong with the database.
-    pub(super) database_fault: Option<(Option<&'static str>, String)>,
+    pub(super) complaints: Complaints,
 }
 
 impl Clockwork {
@@ -50,8 +51,13 @@ impl Clockwork {
             asking_orders: false,
             sweep_at: now + SWEEP_PAUSE,
             doubtful_covered: 0,
-            database_fault: None,
+            complaints: Complaints::default(),
         }
+    }
+
+    /// A new term. What the log has complained of is not over with that.
+    pub(super) fn start_over(&mut self, now: Moment) {
+        *self = Clockwork { complaints: std::mem::take(&mut self.complaints), ..Clockwork::new(now) };
     }
 
     pub(super) fn next_at(&self) -> Option<Moment> {
@@ -132,7 +138,10 @@ impl Dispatch {
     pub(super) fn next_due_came(&mut self, due: Result<Option<Duration>, StoreError>, now: Moment) {
         self.clockwork.asking_due = false;
         match due {
-            Ok(due) => self.clockwork.due_at = due.map(|pause| now + pause),
+            Ok(due) => {
+                self.database_works(queue::NEXT_DUE);
+                self.clockwork.due_at = due.map(|pause| now + pause);
+            }
             Err(error) => {
                 self.clockwork.due_unknown = true;
                 self.database_failed(&error, now);
@@ -222,10 +231,12 @@ impl Dispatch {
                 return;
             }
         };
+        self.database_works(control::CONTROL);
         let Some(term) = &mut self.term else { return };
         if !orders.leads {
-            // The lock session will say so as well; until then nothing we tried would be taken.
-            warn!(epoch = term.epoch, "another daemon has begun a new epoch");
+            // Nothing that we tried would be taken. `lead` begins anew, if the lock is still ours.
+            warn!(epoch = term.epoch, "another epoch has begun");
+            self.lease.supersede(term.epoch);
             self.end_term();
             return;
         }
@@ -250,6 +261,9 @@ impl Dispatch {
             }
             (true, true) | (false, false) => {}
         }
+        for (name, reason) in orders.stopped {
+            self.stop_gateway(&name, &reason);
+        }
         for name in orders.resumed {
             self.resume_gateway(&name);
         }
@@ -272,8 +286,17 @@ impl Dispatch {
                 }
             })
             .collect();
+        let overdue_after =
+            self.config.callbacks.as_ref().and_then(|callbacks| callbacks.receipt_overdue_after);
         let store = self.store.clone();
         self.ask(async move {
+            if let Some(age) = overdue_after {
+                match store.mark_overdue(age).await {
+                    Ok(0) => {}
+                    Ok(messages) => info!(messages, "were accepted, and their receipts are overdue"),
+                    Err(error) => debug!(%error, "could not look for overdue receipts"),
+                }
+            }
             match store.expire(margin, &known).await {
                 Ok(expired) if !expired.is_empty() => {
                     info!(messages = expired.len(), "expired while their gateway did not send");

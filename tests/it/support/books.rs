@@ -27,6 +27,11 @@ impl Committed {
         }
     }
 
+    pub(crate) fn add_all_of(&mut self, other: Committed) {
+        self.add_all(other.texts);
+        self.deleted.extend(other.deleted);
+    }
+
     pub(crate) fn delete(&mut self, text: &str) {
         assert!(self.texts.remove(text), "{text} was never committed");
         self.deleted.insert(text.to_owned());

@@ -1,7 +1,7 @@
 //! One command of the real `outboxd`, run to its end with a configuration of the test's own.
 
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -29,7 +29,7 @@ impl Cli {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("outboxd.toml");
         std::fs::write(&file, config).unwrap();
-        // It may hold a password, and a file that everybody may read is refused then.
+        // It may hold passwords, and a file that everybody may read is refused then.
         std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         Cli { directory }
     }

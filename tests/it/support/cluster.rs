@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls};
 
 use super::eventually;
 use super::postgres::connect;
@@ -74,6 +75,14 @@ impl Cluster {
         self.base_backup("backup", false)
     }
 
+    /// A copy of a stopped cluster's files, with its identity and its timeline, not running yet.
+    pub(crate) fn copy(&self) -> Cluster {
+        assert!(self.server.is_none(), "the files of a running server are no backup");
+        let copy = Cluster::empty();
+        Command::new("cp").arg("-a").arg("--reflink=auto").arg(self.data()).arg(copy.data()).succeed();
+        copy
+    }
+
     /// Its next start is a point-in-time recovery, which begins a new timeline. For backups.
     pub(crate) fn recover_to_a_new_timeline(&self) {
         File::create(self.data().join("recovery.signal")).unwrap();
@@ -126,7 +135,7 @@ impl Cluster {
         assert!(self.server.is_none(), "it runs");
         eventually(LIMIT, "the server is ready", async || {
             if self.server.is_none() {
-                self.server = Some(self.spawn());
+                self.server = Some(self.spawn(&[]));
             }
             let Some(server) = self.server.as_mut() else { return Err(String::new()) };
             let status =
@@ -147,7 +156,25 @@ impl Cluster {
         .await;
     }
 
-    fn spawn(&self) -> Child {
+    /// Starts the server so that it is starting up until it is stopped, and lets nobody in (57P03). The next start is an
+    /// ordinary one, on the same timeline.
+    pub(crate) async fn start_up_without_end(&mut self) {
+        assert!(self.server.is_none(), "it runs");
+        let signal = self.data().join("standby.signal");
+        File::create(&signal).unwrap();
+        self.give_to_server(&signal);
+        self.server = Some(self.spawn(&["-c", "hot_standby=off"]));
+        eventually(LIMIT, "the server lets nobody in", async || {
+            match self.config("postgres").connect(NoTls).await {
+                Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => Ok(()),
+                other => Err(other.map(|_| ())),
+            }
+        })
+        .await;
+        fs::remove_file(signal).unwrap();
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Child {
         let log = OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         as_server(&binary("postgres"))
             .arg("-D")
@@ -156,11 +183,21 @@ impl Cluster {
             .arg(self.port.to_string())
             .arg("-k")
             .arg(self.socket())
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .expect("postgres can be started")
+    }
+
+    /// Whether the server has ended by itself; then it may be run again.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let ended = self.server.as_mut().is_some_and(|server| server.try_wait().unwrap().is_some());
+        if ended {
+            self.server = None;
+        }
+        ended
     }
 
     /// Stops the server and waits until it is gone.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
+use super::books::Committed;
 use super::cluster::Cluster;
 use super::daemon::Daemon;
 use super::eventually;
@@ -158,6 +159,14 @@ impl Site {
                    RETURNING id) SELECT min(id), max(id) FROM new";
         let row = self.sql.query_one(sql, &[&count, &lane]).await.unwrap();
         (row.get(0), row.get(1))
+    }
+
+    /// Queues `count` rows in one transaction, their texts `name 1`, `name 2` and so on.
+    pub(crate) async fn queue_texts(&self, committed: &mut Committed, name: &str, count: i32) {
+        let sql = "INSERT INTO sms.outbox (recipient, body) \
+                   SELECT '+35387' || lpad(n::text, 7, '0'), $2 || ' ' || n FROM generate_series(1, $1::integer) AS n";
+        self.sql.execute(sql, &[&count, &name]).await.unwrap();
+        committed.add_all((1..=count).map(|n| format!("{name} {n}")));
     }
 
     pub(crate) async fn row(&self, id: i64) -> OutboxRow {
