@@ -37,7 +37,8 @@ UNION ALL
 SELECT n.nspname || '.' || f.proname || '()', 'EXECUTE'
 FROM pg_proc AS f
 JOIN pg_namespace AS n ON n.oid = f.pronamespace
-WHERE n.nspname = 'sms'
-    AND f.proname IN ('cancel', 'retry', 'hold', 'resume')
+WHERE (n.nspname, f.proname) IN (
+        ('sms', 'cancel'), ('sms', 'retry'), ('sms', 'hold'), ('sms', 'resume'), ('outboxd', 'may_become')
+    )
     AND NOT has_function_privilege(f.oid, 'EXECUTE')
 ORDER BY 1, 2

@@ -98,9 +98,9 @@ async fn serve(
         None => None,
     };
     let store = Store::open(&config.database).context("could not prepare connections to PostgreSQL")?;
-    let doorbell = loop {
+    let listening = loop {
         tokio::select! {
-            doorbell = database_ready(&config, &store) => break doorbell?,
+            listening = database_ready(&config, &store) => break listening?,
             signal = signals.next() => {
                 if signal != Some(Signal::Reload) {
                     info!(?signal, "asked to stop before the database was there");
@@ -112,7 +112,7 @@ async fn serve(
             }
         }
     };
-    let engine = Engine::start(Arc::clone(&config), store, gateways, doorbell, callbacks);
+    let engine = Engine::start(Arc::clone(&config), store, gateways, listening, callbacks);
     info!(version = env!("CARGO_PKG_VERSION"), gateways = config.gateways.len(), "ready");
     engine.attend(path, signals).await
 }
@@ -167,12 +167,12 @@ fn build_gateways(config: &Config) -> anyhow::Result<Vec<Arc<Gateway>>> {
         .collect()
 }
 
-/// Waits until the database is there, and says whether the doorbell is to be relied upon.
+/// Waits until the database is there, and says whether to listen for the doorbell.
 async fn database_ready(config: &Config, store: &Store) -> anyhow::Result<bool> {
     let mut said = false;
     loop {
         match look_at_database(config, store).await {
-            Ok(doorbell) => return Ok(doorbell?),
+            Ok(listening) => return Ok(listening?),
             Err(error) => {
                 if !said {
                     warn!(%error, database = config.database.shown, "waiting for the database");
@@ -198,20 +198,17 @@ async fn look_at_database(config: &Config, store: &Store) -> Result<Result<bool,
         debug!(%error, "could not write down how national numbers are read");
     }
     let found = store.doorbell().await?;
-    let doorbell = match config.queue.wake {
+    // Triggers that are missing now may be there later: the leader looks at them, and says so.
+    let listening = match config.queue.wake {
         Wake::Poll => false,
         Wake::Notify => true,
-        Wake::Auto => found.rings && !found.prepared_transactions,
+        Wake::Auto => !found.prepared_transactions,
     };
-    if !doorbell && config.queue.wake == Wake::Auto {
-        let why = if found.rings {
-            "prepared transactions are allowed here"
-        } else {
-            "its triggers are missing or disabled"
-        };
+    if !listening && config.queue.wake == Wake::Auto {
+        let why = "prepared transactions are allowed here";
         warn!(why, "not using the doorbell; looking at the table at intervals instead");
     }
-    Ok(Ok(doorbell))
+    Ok(Ok(listening))
 }
 
 /// The running tasks.
@@ -233,7 +230,7 @@ impl Engine {
         config: Arc<Config>,
         store: Store,
         gateways: Vec<Arc<Gateway>>,
-        doorbell: bool,
+        listening: bool,
         callbacks: Option<(Arc<TcpListener>, Option<Certificate>)>,
     ) -> Engine {
         let (events, incoming) = mpsc::channel(EVENTS);
@@ -252,21 +249,21 @@ impl Engine {
             gateways,
             lease: Arc::clone(&lease),
             own_waves: Arc::clone(&own_waves),
-            doorbell,
+            listening,
             events: events.clone(),
             recorder: jobs,
         });
         let dispatch = spawn(dispatch.run(incoming));
 
-        if doorbell {
-            let listening = wake::listen(
+        if listening {
+            let ears = wake::listen(
                 config.database.clone(),
                 identity.instance.clone(),
                 config.queue.poll_interval,
                 events.clone(),
             );
             tasks.spawn(async move {
-                listening.await;
+                ears.await;
                 "listen"
             });
         }

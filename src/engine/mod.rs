@@ -25,7 +25,7 @@ use crate::engine::wake::Falling;
 use crate::gateway::ProbeFailure;
 use crate::message::{MessageId, Nonce, TemplateRow};
 use crate::store::StoreError;
-use crate::store::control::Orders;
+use crate::store::control::{Doorbell, Orders};
 use crate::store::listen::Heard;
 use crate::store::queue::{DueRow, WaveKey, WaveOutcome};
 use crate::verdict::Verdict;
@@ -69,12 +69,15 @@ pub enum Event {
     },
     /// Results are in the database.
     Recorded(Vec<Done>),
+    /// PostgreSQL refuses to write some results, for this reason; `None`: no longer.
+    ResultsRefused(Option<String>),
     Probed {
         gateway: GatewayIndex,
         result: Result<(), ProbeFailure>,
     },
     Templates(Result<Vec<TemplateRow>, StoreError>),
     NextDue(Result<Option<Duration>, StoreError>),
+    Doorbell(Result<Doorbell, StoreError>),
     /// What a person wants, asked in this epoch.
     Orders {
         epoch: i64,

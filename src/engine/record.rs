@@ -24,6 +24,9 @@ const BATCH: usize = 1000;
 const LOCKED_PAUSE: Duration = Duration::from_millis(250);
 /// A record that the server refuses by itself is tried again after this: somebody may mend the schema.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// Why a record that fits came to nothing.
+const SUPPRESSED: &str = "it was carried out and changed nothing; a trigger or a rule of sms.outbox keeps rows from being \
+                          changed, or outboxd.may_become is not outboxd's own";
 /// Finished waves wait for a batch of results to travel with, but no longer than this.
 const FINISHED_PAUSE: Duration = Duration::from_millis(500);
 /// First and longest pause while the database cannot be reached. The places of what is not written yet are taken: when the
@@ -225,7 +228,7 @@ impl Recorder {
                 self.account(recorded, &sizes, &positions).await;
             }
             Err((error @ (StoreError::Refused { .. } | StoreError::Answer { .. }), batch)) => {
-                self.split_refused(batch, &positions, &error);
+                self.split_refused(batch, &positions, &error).await;
             }
             Err((error, batch)) => {
                 self.keep(batch, &positions);
@@ -255,7 +258,7 @@ impl Recorder {
 
     /// The server refuses the statement. If one record is to blame, the others must not wait for it: halves are tried
     /// until it stands alone.
-    fn split_refused(
+    async fn split_refused(
         &mut self,
         mut batch: Vec<Record>,
         positions: &HashMap<MessageId, Position>,
@@ -268,14 +271,36 @@ impl Recorder {
             }
         } else {
             for record in batch {
-                self.refused.insert(record.id);
-                if self.complaints.is_news(error) {
-                    error!(message_id = record.id.0, %error, "PostgreSQL refuses to take a result; trying again");
-                } else {
-                    debug!(message_id = record.id.0, %error, "refused again, or for the same reason as others");
-                }
-                self.later.push((clock::now() + REFUSED_PAUSE, with_position(record, positions)));
+                self.refuse(record, positions, error).await;
             }
+        }
+    }
+
+    /// Keeps a result that the server refuses.
+    async fn refuse(&mut self, record: Record, positions: &HashMap<MessageId, Position>, error: &StoreError) {
+        let id = record.id;
+        self.refused.insert(id);
+        self.later.push((clock::now() + REFUSED_PAUSE, with_position(record, positions)));
+        if self.complaints.is_news(error) {
+            error!(message_id = id.0, %error, "PostgreSQL refuses to take a result; keeping it and trying again");
+            // As with `Recorded`.
+            let _ = self.events.send(Event::ResultsRefused(Some(error.to_string()))).await;
+        } else {
+            debug!(message_id = id.0, %error, "refused again, or for the same reason as others");
+        }
+    }
+
+    async fn taken(&mut self, done: &[Done]) {
+        if self.refused.is_empty() {
+            return;
+        }
+        for done in done {
+            self.refused.remove(&done.id);
+        }
+        if self.refused.is_empty() {
+            self.complaints = Complaints::default();
+            info!("no result is refused any more");
+            let _ = self.events.send(Event::ResultsRefused(None)).await;
         }
     }
 
@@ -297,6 +322,12 @@ impl Recorder {
         for misfit in misfits {
             let id = misfit.record.id;
             missing.insert(id, None);
+            if misfit.is_suppressed() {
+                let reason = SUPPRESSED.to_owned();
+                let error = StoreError::Refused { statement: "native/record", reason };
+                self.refuse(misfit.record, positions, &error).await;
+                continue;
+            }
             done.push(Done { id, queued_again: after_misfit(&misfit, positions) });
             notes.extend(note_of(misfit));
         }
@@ -306,28 +337,28 @@ impl Recorder {
             }
         }
         if !notes.is_empty() {
-            for (record, note) in &notes {
-                warn!(message_id = record.id.0, result = %record.status, note, "a result no longer fits its row");
-            }
             match self.store.note_attempts(&notes).await {
-                Ok(()) => {}
-                Err(error @ (StoreError::Refused { .. } | StoreError::Answer { .. })) => {
-                    error!(%error, "could not write these results into outboxd.attempt either");
+                Ok(()) => {
+                    for (record, note) in notes {
+                        let id = record.id.0;
+                        warn!(message_id = id, result = %record.status, note, "a result no longer fits its row");
+                    }
                 }
                 Err(error) => {
                     debug!(%error, "could not note these results yet");
                     done.retain(|done| notes.iter().all(|(record, _)| record.id != done.id));
-                    self.later.extend(notes.into_iter().map(|(r, _)| (again, with_position(r, positions))));
+                    let refused = matches!(error, StoreError::Refused { .. } | StoreError::Answer { .. });
+                    for (record, _) in notes {
+                        if refused {
+                            self.refuse(record, positions, &error).await;
+                        } else {
+                            self.later.push((again, with_position(record, positions)));
+                        }
+                    }
                 }
             }
         }
-        if !self.refused.is_empty() {
-            done.iter().for_each(|done| _ = self.refused.remove(&done.id));
-            if self.refused.is_empty() {
-                self.complaints = Complaints::default();
-                info!("no result is refused any more");
-            }
-        }
+        self.taken(&done).await;
         // Dispatch waits for these; when it is gone, the process is going down and the rows are written.
         let _ = self.events.send(Event::Recorded(done)).await;
     }
@@ -358,7 +389,7 @@ fn with_position(record: Record, positions: &HashMap<MessageId, Position>) -> En
     Entry { record, position }
 }
 
-/// A row that changed before it could be refused is looked at again.
+/// A row that changed before it could be refused, or that has the id of another now, is looked at again.
 fn after_misfit(misfit: &Misfit, positions: &HashMap<MessageId, Position>) -> Option<Position> {
     let requeued = match misfit.record.fits {
         Fits::Unchanged { .. } => misfit.found.is_some(),

@@ -46,6 +46,8 @@ pub struct Doorbell {
     pub rings: bool,
     /// A transaction that rang cannot be prepared, so ringing would break applications that prepare theirs.
     pub prepared_transactions: bool,
+    /// Row-level security hides no messages from us.
+    pub sees_rows: bool,
 }
 
 /// Marks the moment after which a transaction cannot have seen the register say "awake".
@@ -124,7 +126,11 @@ impl Store {
 
     pub async fn doorbell(&self) -> Result<Doorbell, StoreError> {
         let row = self.query_one(DOORBELL, &[]).await?;
-        Ok(Doorbell { rings: column(DOORBELL, &row, 0)?, prepared_transactions: column(DOORBELL, &row, 1)? })
+        Ok(Doorbell {
+            rings: column(DOORBELL, &row, 0)?,
+            prepared_transactions: column(DOORBELL, &row, 1)?,
+            sees_rows: column(DOORBELL, &row, 2)?,
+        })
     }
 
     /// The doorbell stays silent for so long: we are looking anyway.

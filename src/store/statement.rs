@@ -110,6 +110,7 @@ statements! {
         CHECK_SERVER "daemon/check_server" [];
         CHECK_GRANTS "daemon/check_grants" [];
         CHECK_TRIGGERS "daemon/check_triggers" [];
+        CHECK_ARROWS "daemon/check_arrows" [TEXT_ARRAY];
         CHECK_INDEXES "daemon/check_indexes" [];
     }
     lines {

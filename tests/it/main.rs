@@ -39,6 +39,7 @@ mod receipts;
 mod restarts;
 mod rows_in_flight;
 mod schedule;
+mod schema_trouble;
 mod shutdown;
 mod sim_callbacks;
 mod sim_control;

@@ -2,8 +2,9 @@
 //! waits for nothing: reading, waves and requests run beside it and come back as events.
 //!
 //! `reading` takes pages in, `waves` sends, `answers` turns verdicts into records and gateway states, `upkeep` is what
-//! happens by the clock.
+//! happens by the clock, `alarms` tells people.
 
+mod alarms;
 mod answers;
 mod gateways;
 mod reading;
@@ -22,6 +23,7 @@ use crate::clock::{self, Moment};
 use crate::compose::{Composer, Templates};
 use crate::config::Config;
 use crate::engine::Event;
+use crate::engine::dispatch::alarms::Alarms;
 use crate::engine::dispatch::gateways::GatewayRun;
 use crate::engine::lead::{Leading, Lease, OwnWaves};
 use crate::engine::plan::{Plan, Ready};
@@ -48,8 +50,8 @@ pub struct Parts {
     pub gateways: Vec<Arc<Gateway>>,
     pub lease: Arc<Lease>,
     pub own_waves: Arc<OwnWaves>,
-    /// Whether the doorbell may be relied upon.
-    pub doorbell: bool,
+    /// Notifications are listened to: the doorbell may be relied upon while its triggers are there.
+    pub listening: bool,
     pub events: mpsc::Sender<Event>,
     pub recorder: mpsc::UnboundedSender<Job>,
 }
@@ -60,6 +62,7 @@ pub struct Dispatch {
     store: Store,
     lease: Arc<Lease>,
     own_waves: Arc<OwnWaves>,
+    listening: bool,
     events: mpsc::Sender<Event>,
     recorder: mpsc::UnboundedSender<Job>,
     /// Requests under way.
@@ -79,6 +82,7 @@ pub struct Dispatch {
     flights: HashMap<MessageId, Flight>,
     waves: HashMap<WaveKey, usize>,
     cooling: Vec<Cooling>,
+    alarms: Alarms,
     wakefulness: Wakefulness,
     clockwork: upkeep::Clockwork,
     /// The database failed us: nothing is read or begun until then.
@@ -126,7 +130,7 @@ enum TemplateState {
 
 impl Dispatch {
     pub fn new(parts: Parts) -> Dispatch {
-        let Parts { config, store, gateways, lease, own_waves, doorbell, events, recorder } = parts;
+        let Parts { config, store, gateways, lease, own_waves, listening, events, recorder } = parts;
         let now = clock::now();
         let runs: Vec<GatewayRun> = gateways
             .into_iter()
@@ -139,12 +143,13 @@ impl Dispatch {
             plan: Plan::new(&limits, config.queue.lookahead),
             router: Router::new(&config.routing, config.gateways.keys().map(String::as_str)),
             composer: Composer::new(config.text.clone(), Templates::default()),
-            wakefulness: Wakefulness::new(doorbell, config.queue.poll_interval, now),
+            wakefulness: Wakefulness::new(listening, config.queue.poll_interval, now),
             clockwork: upkeep::Clockwork::new(now),
             config,
             store,
             lease,
             own_waves,
+            listening,
             events,
             recorder,
             attempts: JoinSet::new(),
@@ -157,6 +162,7 @@ impl Dispatch {
             flights: HashMap::new(),
             waves: HashMap::new(),
             cooling: Vec::new(),
+            alarms: Alarms::new(),
             trouble: None,
             stopping: None,
         }
@@ -226,9 +232,11 @@ impl Dispatch {
             }
             Event::Answer { gateway, id, verdict } => self.answer_came(gateway, id, verdict, now),
             Event::Recorded(done) => self.recorded(done, now),
+            Event::ResultsRefused(reason) => self.results_refused(reason),
             Event::Probed { gateway, result } => self.probed(gateway, result, now),
             Event::Templates(rows) => self.templates_came(rows, now),
             Event::NextDue(due) => self.next_due_came(due, now),
+            Event::Doorbell(found) => self.doorbell_came(found, now),
             Event::Orders { epoch, orders } => self.orders_came(epoch, orders, now),
             Event::FellAsleep(falling, outcome) => {
                 self.wakefulness.fell_asleep(&falling, outcome.is_ok());
@@ -252,6 +260,7 @@ impl Dispatch {
         self.wakefulness.start_over(now);
         self.clockwork.start_over(now);
         self.show_all_gateways();
+        self.show_all_alarms();
     }
 
     fn end_term(&mut self) {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use crate::clock::Moment;
-use crate::config::OnUnknown;
+use crate::config::{OnUnknown, Wake};
 use crate::engine::Event;
 use crate::engine::complaints::Complaints;
 use crate::engine::dispatch::{Dispatch, TemplateState};
 use crate::engine::wake::{self, WakeAction};
 use crate::store::StoreError;
-use crate::store::control::{self, Orders};
+use crate::store::control::{self, Doorbell, Orders};
 use crate::store::listen::Heard;
 use crate::store::queue;
 
@@ -95,6 +95,7 @@ impl Dispatch {
                     if self.templates == TemplateState::Loaded {
                         self.templates = TemplateState::Stale;
                     }
+                    self.ask_doorbell();
                 }
                 WakeAction::RegisterAwake(believed) => {
                     let store = self.store.clone();
@@ -144,6 +145,52 @@ impl Dispatch {
             Err(error) => {
                 self.clockwork.due_unknown = true;
                 self.database_failed(&error, now);
+            }
+        }
+    }
+
+    fn ask_doorbell(&mut self) {
+        let store = self.store.clone();
+        self.ask(async move { Some(Event::Doorbell(store.doorbell().await)) });
+    }
+
+    /// A site may drop its triggers, or disable them for a big load, while we sleep and believe in them.
+    pub(super) fn doorbell_came(&mut self, found: Result<Doorbell, StoreError>, now: Moment) {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                debug!(%error, "could not look at the doorbell");
+                return;
+            }
+        };
+        let wake = self.config.queue.wake;
+        let unusable = if !found.rings {
+            Some("its triggers are missing or disabled")
+        } else if found.prepared_transactions && wake == Wake::Auto {
+            Some("prepared transactions are allowed here")
+        } else {
+            None
+        };
+        if self.wakefulness.set_doorbell(self.listening && unusable.is_none(), now) {
+            match unusable {
+                Some(why) => warn!(why, "not using the doorbell; looking at the table at intervals instead"),
+                None => info!("the doorbell can be used again"),
+            }
+        }
+        let silent = (!found.rings && wake != Wake::Poll).then(|| {
+            let poll = humantime::format_duration(self.config.queue.poll_interval);
+            format!("its triggers on sms.outbox are missing or disabled: messages wait up to {poll}; see outboxd check")
+        });
+        let _news = self.alarm(|alarms| &mut alarms.doorbell, silent);
+        let hidden = (!found.sees_rows).then(|| {
+            "row-level security of sms.outbox has no policy for the daemon: it sees no message, and sends none; see outboxd \
+             check"
+                .to_owned()
+        });
+        if self.alarm(|alarms| &mut alarms.hidden, hidden.clone()) {
+            match hidden {
+                Some(reason) => warn!(reason, "the messages are out of sight"),
+                None => info!("the messages are in sight again"),
             }
         }
     }
