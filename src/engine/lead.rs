@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::clock::{self, Moment};
@@ -18,7 +18,6 @@ use crate::config::Database;
 use crate::engine::Event;
 use crate::engine::complaints::Complaints;
 use crate::engine::memory::Memory;
-use crate::message::Nonce;
 use crate::store::control::{Identity, Role};
 use crate::store::leader::{LeaderSession, LostResult, Standing};
 use crate::store::queue::WaveKey;
@@ -41,6 +40,8 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 pub struct Lease {
     until: AtomicU64,
     epoch: AtomicI64,
+    /// The last epoch of ours that was found to be over.
+    superseded: watch::Sender<i64>,
 }
 
 impl Lease {
@@ -64,6 +65,20 @@ impl Lease {
 
     fn revoke(&self) {
         self.until.store(0, Ordering::Release);
+    }
+
+    /// The database knows a later epoch than this one of ours, so none of our waves is taken any more.
+    pub fn supersede(&self, epoch: i64) {
+        self.superseded.send_replace(epoch);
+    }
+
+    /// Returns once this epoch was found to be over.
+    async fn until_superseded(&self, epoch: i64) {
+        let mut superseded = self.superseded.subscribe();
+        if superseded.wait_for(|over| *over >= epoch).await.is_err() {
+            // Not while we are there.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -90,7 +105,6 @@ impl OwnWaves {
 #[derive(Debug, Clone)]
 pub struct Leading {
     pub epoch: i64,
-    pub nonce: Nonce,
     pub held: Option<String>,
 }
 
@@ -167,7 +181,8 @@ impl Candidate {
                 }
             }
         };
-        self.lease.begin(leading.epoch, confirmed_at, self.lease_length);
+        let epoch = leading.epoch;
+        self.lease.begin(epoch, confirmed_at, self.lease_length);
         info!(epoch = leading.epoch, held = leading.held.is_some(), "leading");
         *trouble = Trouble::default();
         if events.send(Event::Lead(leading)).await.is_err() {
@@ -184,10 +199,17 @@ impl Candidate {
                 }
             }
         };
+        // Although we hold the lock: a takeover that was given up as lost (ours, or that of a daemon before us) has come to
+        // the server late. Nobody else would end this term, so it is begun anew.
+        let superseded = self.lease.until_superseded(epoch);
         // Side by side: a heartbeat that waits for a connection must not cost the leadership.
         tokio::select! {
             never = self.keep_showing(Role::Leader) => match never {},
             error = confirming => Err(error),
+            () = superseded => Err(StoreError::Answer {
+                statement: "daemon/control",
+                reason: format!("epoch {epoch} is over, a later one has begun"),
+            }),
         }
     }
 
@@ -219,9 +241,7 @@ impl Candidate {
             // failed, the next try would see nothing to write again, and send what was sent.
             self.reapply().await?;
         }
-        let nonce = fresh_nonce();
-        let term =
-            self.store.take_over(nonce, &self.identity.instance, standing.present, hold.as_deref()).await?;
+        let term = self.store.take_over(&self.identity.instance, standing.present, hold.as_deref()).await?;
         let unknown = loop {
             match self.store.mark_unknown(term.epoch, &self.own_waves.list()).await {
                 Ok(count) => break count,
@@ -235,7 +255,7 @@ impl Candidate {
             warn!(unknown, "messages were under way when the last leader ended; their outcome is unknown");
         }
         let held = term.held.then(|| term.held_reason.unwrap_or_default());
-        Ok(Leading { epoch: term.epoch, nonce, held })
+        Ok(Leading { epoch: term.epoch, held })
     }
 
     /// The database is another one than before: what it lost of our results is written again.
@@ -318,10 +338,6 @@ pub fn why_hold(standing: &Standing) -> Option<String> {
     None
 }
 
-fn fresh_nonce() -> Nonce {
-    Nonce::from_bits(random_bits())
-}
-
 /// Random bits from the operating system; should that fail, from the clock, which still differs from any earlier time.
 pub fn random_bits() -> u64 {
     getrandom::u64().unwrap_or_else(|_| clock::now().as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -330,6 +346,8 @@ pub fn random_bits() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use futures_util::FutureExt;
 
     use super::{Lease, why_hold};
     use crate::clock;
@@ -378,5 +396,14 @@ mod tests {
         assert!(!lease.holds(2));
         lease.renew(clock::Moment::ZERO, Duration::from_nanos(1));
         assert!(!lease.holds(2));
+    }
+
+    #[tokio::test]
+    async fn an_epoch_that_is_over_ends_its_term_and_no_later_one() {
+        let lease = Lease::default();
+        assert_eq!(lease.until_superseded(2).now_or_never(), None);
+        lease.supersede(2);
+        assert_eq!(lease.until_superseded(2).now_or_never(), Some(()));
+        assert_eq!(lease.until_superseded(3).now_or_never(), None);
     }
 }

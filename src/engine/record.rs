@@ -339,7 +339,7 @@ fn remember(batch: &[Record], positions: &HashMap<MessageId, Position>, now: Mom
         .iter()
         .filter(|record| matches!(record.status, Status::Accepted | Status::Unknown | Status::Failed))
         .filter_map(|record| {
-            let Fits::Attempt(attempt) = record.fits else { return None };
+            let Fits::Attempt { number: attempt, .. } = record.fits else { return None };
             Some(Remembered {
                 at: now,
                 id: record.id,
@@ -362,7 +362,9 @@ fn with_position(record: Record, positions: &HashMap<MessageId, Position>) -> En
 fn after_misfit(misfit: &Misfit, positions: &HashMap<MessageId, Position>) -> Option<Position> {
     let requeued = match misfit.record.fits {
         Fits::Unchanged { .. } => misfit.found.is_some(),
-        Fits::Attempt(_) => misfit.found.as_ref().is_some_and(|found| found.status == Some(Status::Queued)),
+        Fits::Attempt { .. } => {
+            misfit.found.as_ref().is_some_and(|found| found.status == Some(Status::Queued))
+        }
     };
     positions.get(&misfit.record.id).copied().filter(|_| requeued)
 }
@@ -374,7 +376,12 @@ fn note_of(misfit: Misfit) -> Option<(Record, String)> {
     }
     let note = match (&misfit.found, misfit.record.status) {
         (_, Status::Queued | Status::Expired | Status::Cancelled) => return None,
-        (None, _) => "the row was deleted while its message was under way".to_owned(),
+        (None, _) => {
+            "its row was gone when the answer came: deleted, moved away, or hidden by a policy".to_owned()
+        }
+        (Some(_), _) if misfit.is_of_another() => {
+            "its row was deleted while it was under way, and another message has its id now".to_owned()
+        }
         (Some(found), _) => {
             let status = found.status.map_or("in an unknown state", Status::as_str);
             format!("the row is {status} after {} attempts and was left as it is", found.attempts)

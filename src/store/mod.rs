@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod control;
+pub mod inbox;
 pub mod inspect;
 pub mod leader;
 pub mod listen;
@@ -13,6 +14,7 @@ pub mod queue;
 pub mod receipts;
 pub mod record;
 pub mod repair;
+pub mod statement;
 pub mod status;
 pub mod sweep;
 
@@ -24,6 +26,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use crate::config::Database;
+pub use crate::store::statement::Statement;
 
 /// What callers do differently about a failure.
 #[derive(Debug, thiserror::Error)]
@@ -62,21 +65,6 @@ impl StoreError {
         }
     }
 }
-
-/// A statement and the name under which errors and the server's log speak of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Statement {
-    pub name: &'static str,
-    pub sql: &'static str,
-}
-
-/// `statement!("native/wave")` embeds `sql/native/wave.sql`.
-macro_rules! statement {
-    ($path:literal) => {
-        $crate::store::Statement { name: $path, sql: include_str!(concat!("../../sql/", $path, ".sql")) }
-    };
-}
-pub(crate) use statement;
 
 /// Connections of the daemon's work: reading, waves, records, receipts.
 #[derive(Clone)]

@@ -61,7 +61,7 @@ impl Race {
     }
 
     async fn end(self, what: &str) {
-        println!("{what}: leading {}, first request {}", self.leading, self.sending);
+        eprintln!("{what}: leading {}, first request {}", self.leading, self.sending);
         self.site.until_counts("every row is sent", |counts| counts.only(&["accepted"])).await;
         self.site.assert_nothing_twice().await;
     }
@@ -236,7 +236,7 @@ struct Dice(u64);
 impl Dice {
     fn new() -> Dice {
         let seed = RandomState::new().hash_one(0);
-        println!("seed {seed}");
+        eprintln!("seed {seed}");
         Dice(seed)
     }
 
@@ -280,7 +280,7 @@ async fn of_many_daemons_that_are_paused_at_random_none_sends_what_another_has_s
         }
         // Every process lives, so every outcome becomes known.
         site.until_all_sent(&committed).await;
-        println!("{count} daemons, {} terms", site.number("SELECT epoch FROM outboxd.leader").await);
+        eprintln!("{count} daemons, {} terms", site.number("SELECT epoch FROM outboxd.leader").await);
         daemons.iter().for_each(Daemon::assert_memory_bounded);
     }
 }

@@ -29,7 +29,7 @@ use crate::engine::record::Job;
 use crate::engine::route::Router;
 use crate::engine::wake::Wakefulness;
 use crate::gateway::Gateway;
-use crate::message::{Encoding, MessageId, Nonce, Position, Status};
+use crate::message::{Encoding, MessageId, Position, Status};
 use crate::store::queue::{DueRow, WaveKey};
 use crate::store::record::{Fits, Record};
 use crate::store::{Statement, Store, StoreError};
@@ -58,6 +58,7 @@ pub struct Parts {
 pub struct Dispatch {
     config: Arc<Config>,
     store: Store,
+    lease: Arc<Lease>,
     own_waves: Arc<OwnWaves>,
     events: mpsc::Sender<Event>,
     recorder: mpsc::UnboundedSender<Job>,
@@ -89,7 +90,6 @@ pub struct Dispatch {
 #[derive(Debug)]
 struct Term {
     epoch: i64,
-    nonce: Nonce,
     next_seq: i64,
     /// Why nothing may be sent.
     held: Option<String>,
@@ -143,6 +143,7 @@ impl Dispatch {
             clockwork: upkeep::Clockwork::new(now),
             config,
             store,
+            lease,
             own_waves,
             events,
             recorder,
@@ -247,8 +248,7 @@ impl Dispatch {
         if let Some(reason) = &leading.held {
             warn!(reason, "everything is held; nothing is sent");
         }
-        self.term =
-            Some(Term { epoch: leading.epoch, nonce: leading.nonce, next_seq: 1, held: leading.held });
+        self.term = Some(Term { epoch: leading.epoch, next_seq: 1, held: leading.held });
         self.wakefulness.start_over(now);
         self.clockwork.start_over(now);
         self.show_all_gateways();

@@ -9,6 +9,7 @@ pub(crate) mod cli;
 pub(crate) mod cluster;
 pub(crate) mod daemon;
 pub(crate) mod figures;
+pub(crate) mod pair;
 pub(crate) mod postgres;
 pub(crate) mod sim;
 pub(crate) mod site;
