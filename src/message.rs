@@ -214,6 +214,17 @@ impl fmt::Debug for OutboxRow {
     }
 }
 
+/// A template as it stands in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateRow {
+    pub name: String,
+    /// Empty: the default.
+    pub language: String,
+    pub body: String,
+    /// Also for people who opted out.
+    pub transactional: bool,
+}
+
 /// A message ready for a gateway: number normalised, text rendered, encoding chosen.
 #[derive(Clone, PartialEq)]
 pub struct Outgoing {

@@ -26,8 +26,8 @@ pub fn init(log: &Log) -> Result<(), ConfigError> {
             "a level (error, warn, info, debug, trace), or \"info,outboxd::gateway=debug\"",
         )
     })?;
-    // A log that takes nothing (its disk is full, its reader has gone) must not end the daemon: by default a line that
-    // could not be written is reported on stderr, and where that is the very place that takes nothing, by a panic.
+    // A line that cannot be written is lost. The library would say so on the very stderr that took no line, and panic
+    // when that fails too: a full disk under the log must not end the task that had something to say.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -1,6 +1,7 @@
 -- outboxd: receipts
 -- Moves messages to the state that their delivery receipt says. At most one entry a message.
--- $1 ids bigint[], $2 attempts integer[], $3 nonces text[], $4 gateway_refs text[], $5 status text[]
+-- $1 ids bigint[], $2 attempts integer[], $3 nonces text[], $4 gateway_refs text[], $5 status text[],
+-- $6 why it was not delivered text[], or NULL
 -- Columns: id of each row that changed.
 -- Locks: the rows, in id order.
 --
@@ -18,9 +19,11 @@ SET status = r.status,
     sent_at = CASE WHEN o.attempts >= r.attempt THEN o.sent_at END,
     final_at = now(),
     error_code = CASE WHEN r.status = 'undelivered' THEN 'undelivered' END,
-    error = CASE WHEN r.status = 'undelivered' THEN 'the network could not deliver it to the handset' END
-FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::text[], $5::text[])
-    AS r(id, attempt, nonce, gateway_ref, status)
+    error = CASE
+        WHEN r.status = 'undelivered' THEN coalesce(r.note, 'the network could not deliver it to the handset')
+    END
+FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[])
+    AS r(id, attempt, nonce, gateway_ref, status, note)
 WHERE o.id = r.id
     AND outboxd.may_become(o.status, r.status)
     AND (

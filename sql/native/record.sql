@@ -12,7 +12,8 @@
 -- A result is a fact and is taken at any epoch, provided that it fits its attempt. A row fits when it is the very row
 -- (an id may have been given to another since) and still waits for this attempt's result: then it shows fewer attempts,
 -- whatever a person has set them back to; or when it carries this attempt's reference, because a takeover called it
--- unknown, or because a receipt was quicker than we are (then its state stays and only the rest is filled in).
+-- unknown, or because a receipt or a processing result was quicker than we are (then its state stays and only the rest
+-- is filled in).
 WITH result AS (
     SELECT *
     FROM unnest(
@@ -29,11 +30,11 @@ WITH result AS (
         AND w.seq = f.seq
 )
 UPDATE sms.outbox AS o
-SET status = CASE WHEN o.status IN ('delivered', 'undelivered') THEN o.status ELSE r.status END,
+SET status = CASE WHEN outboxd.was_told(o.status, o.gateway_ref, r.gateway_ref) THEN o.status ELSE r.status END,
     held = r.held AND o.status = 'queued',
     attempts = greatest(o.attempts, r.attempts),
-    error_code = CASE WHEN o.status IN ('delivered', 'undelivered') THEN o.error_code ELSE r.error_code END,
-    error = CASE WHEN o.status IN ('delivered', 'undelivered') THEN o.error ELSE r.error END,
+    error_code = CASE WHEN outboxd.was_told(o.status, o.gateway_ref, r.gateway_ref) THEN o.error_code ELSE r.error_code END,
+    error = CASE WHEN outboxd.was_told(o.status, o.gateway_ref, r.gateway_ref) THEN o.error ELSE r.error END,
     sent_via = coalesce(r.gateway, o.sent_via),
     gateway_ref = CASE WHEN r.status = 'queued' THEN o.gateway_ref ELSE coalesce(r.gateway_ref, o.gateway_ref) END,
     gateway_message_id = coalesce(r.gateway_message_id, o.gateway_message_id),
@@ -44,7 +45,7 @@ SET status = CASE WHEN o.status IN ('delivered', 'undelivered') THEN o.status EL
         ELSE o.sent_at
     END,
     final_at = CASE
-        WHEN o.status IN ('delivered', 'undelivered') THEN o.final_at
+        WHEN outboxd.was_told(o.status, o.gateway_ref, r.gateway_ref) THEN o.final_at
         WHEN r.status IN ('failed', 'expired') THEN now()
     END
 FROM result AS r
@@ -59,7 +60,7 @@ WHERE o.id = r.id
         OR (
             o.gateway_ref = r.gateway_ref
             AND (
-                (o.status IN ('delivered', 'undelivered') AND o.sent_at IS NULL)
+                (o.status IN ('delivered', 'undelivered', 'accepted', 'failed') AND o.sent_at IS NULL)
                 OR (o.status = 'unknown' AND outboxd.may_become(o.status, r.status))
             )
         )

@@ -105,7 +105,7 @@ impl Recorder {
             self.bring_back(now);
             let ready = self.has_work(now) && self.trouble.as_ref().is_none_or(|t| t.until <= now);
             if !ready {
-                if !open && self.is_empty() {
+                if !open && (self.is_empty() || self.may_leave_the_rest()) {
                     return;
                 }
                 tokio::select! {
@@ -145,6 +145,11 @@ impl Recorder {
             && self.suspects.is_empty()
             && self.later.is_empty()
             && self.finished.is_empty()
+    }
+
+    /// Only finished waves are left, and the database is away: a takeover finds nothing open in them and deletes them.
+    fn may_leave_the_rest(&self) -> bool {
+        self.trouble.is_some() && self.pending.is_empty() && self.suspects.is_empty() && self.later.is_empty()
     }
 
     fn has_work(&self, now: Moment) -> bool {

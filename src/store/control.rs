@@ -5,8 +5,8 @@ use std::time::Duration;
 
 pub use crate::store::statement::CONTROL;
 use crate::store::statement::{
-    ALARM_CLEAR, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, HEARTBEAT, REGISTER, SLEEP_BARRIER,
-    SLEEP_SETTLED,
+    ALARM_CLEAR, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, HEARTBEAT, NUMBER_PLAN, REGISTER,
+    SLEEP_BARRIER, SLEEP_SETTLED,
 };
 use crate::store::{Store, StoreError, column};
 
@@ -26,7 +26,7 @@ pub enum Role {
     Standby,
 }
 
-/// What a person may have asked for.
+/// What a person, or a daemon that took callbacks, may have asked for.
 #[derive(Debug)]
 pub struct Orders {
     /// Our epoch is still the present one.
@@ -35,6 +35,8 @@ pub struct Orders {
     pub held_reason: Option<String>,
     /// Gateways that are to be tried again.
     pub resumed: Vec<String>,
+    /// Gateways that are to be stopped, and why.
+    pub stopped: Vec<(String, String)>,
 }
 
 /// What the database says about the doorbell.
@@ -86,6 +88,10 @@ impl Store {
             held: column(CONTROL, &row, 1)?,
             held_reason: column(CONTROL, &row, 2)?,
             resumed: column(CONTROL, &row, 3)?,
+            stopped: column::<Vec<String>>(CONTROL, &row, 4)?
+                .into_iter()
+                .zip(column::<Vec<String>>(CONTROL, &row, 5)?)
+                .collect(),
         })
     }
 
@@ -107,6 +113,12 @@ impl Store {
 
     pub async fn clear_alarm(&self, code: &'static str, subject: &str) -> Result<(), StoreError> {
         self.query(ALARM_CLEAR, &[/* code */ &code, /* subject */ &subject]).await?;
+        Ok(())
+    }
+
+    /// How functions in SQL read national numbers.
+    pub async fn set_number_plan(&self, country: Option<&str>, trunk: &str) -> Result<(), StoreError> {
+        self.query(NUMBER_PLAN, &[/* country */ &country, /* trunk */ &trunk]).await?;
         Ok(())
     }
 

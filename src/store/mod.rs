@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod control;
+pub mod inbox;
 pub mod inspect;
 pub mod leader;
 pub mod listen;

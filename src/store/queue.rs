@@ -1,13 +1,16 @@
 //! Reading due rows and committing waves: the two statements between a row and its request.
 
 use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 
-use crate::message::{AttemptNo, CreatedAt, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion};
+use crate::message::{
+    AttemptNo, CreatedAt, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion, TemplateRow,
+};
 pub use crate::store::statement::{DISCOVER, NEXT_DUE, TEMPLATES, WAVE};
 use crate::store::statement::{SETTLE_NOTED, WAVE_TOMBSTONE};
 use crate::store::{Store, StoreError, column};
@@ -48,18 +51,34 @@ pub struct WaveIntent {
     pub entries: Vec<WaveEntry>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct WaveEntry {
     pub id: MessageId,
     pub attempt: AttemptNo,
     pub version: RowVersion,
+    /// Looked up among those who opted out; `None`: sent whether they did or not.
+    pub recipient: Option<String>,
+}
+
+/// Numbers of real people stay out of logs, so `Debug` does not show it.
+impl fmt::Debug for WaveEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaveEntry")
+            .field("id", &self.id)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the wave's commit answered.
 #[derive(Debug)]
 pub enum WaveOutcome {
-    /// These rows, and only these, may be sent now.
-    Confirmed(Vec<(MessageId, CreatedAt)>),
+    Confirmed {
+        /// These rows, and only these, may be sent now.
+        rows: Vec<(MessageId, CreatedAt)>,
+        /// These could have been, but for their recipients, who want no messages.
+        opted_out: Vec<MessageId>,
+    },
     /// Another leader took over, or everything is held: nothing was written, nothing may be sent.
     Fenced,
 }
@@ -96,6 +115,7 @@ impl Store {
         let ids: Vec<i64> = wave.entries.iter().map(|e| e.id.0).collect();
         let attempts: Vec<i32> = wave.entries.iter().map(|e| e.attempt).collect();
         let versions: Vec<RowVersion> = wave.entries.iter().map(|e| e.version).collect();
+        let recipients: Vec<Option<&str>> = wave.entries.iter().map(|e| e.recipient.as_deref()).collect();
         let row = self
             .query_one(
                 WAVE,
@@ -107,6 +127,7 @@ impl Store {
                     /* ids */ &ids,
                     /* attempts */ &attempts,
                     /* versions */ &versions,
+                    /* recipients */ &recipients,
                 ],
             )
             .await?;
@@ -116,7 +137,11 @@ impl Store {
         }
         let confirmed: Vec<i64> = column(WAVE, &row, 1)?;
         let rows_made: Vec<CreatedAt> = column(WAVE, &row, 2)?;
-        Ok(WaveOutcome::Confirmed(confirmed.into_iter().map(MessageId).zip(rows_made).collect()))
+        let opted_out: Vec<i64> = column(WAVE, &row, 3)?;
+        Ok(WaveOutcome::Confirmed {
+            rows: confirmed.into_iter().map(MessageId).zip(rows_made).collect(),
+            opted_out: opted_out.into_iter().map(MessageId).collect(),
+        })
     }
 
     /// After an error in doubt: makes sure that the wave is not there and never will be.
@@ -142,12 +167,16 @@ impl Store {
         rows.iter().map(|row| column(SETTLE_NOTED, row, 0).map(MessageId)).collect()
     }
 
-    /// `(name, language, body)` of every template.
-    pub async fn templates(&self) -> Result<Vec<(String, String, String)>, StoreError> {
+    pub async fn templates(&self) -> Result<Vec<TemplateRow>, StoreError> {
         let rows = self.query(TEMPLATES, &[]).await?;
         rows.iter()
             .map(|row| {
-                Ok((column(TEMPLATES, row, 0)?, column(TEMPLATES, row, 1)?, column(TEMPLATES, row, 2)?))
+                Ok(TemplateRow {
+                    name: column(TEMPLATES, row, 0)?,
+                    language: column(TEMPLATES, row, 1)?,
+                    body: column(TEMPLATES, row, 2)?,
+                    transactional: column(TEMPLATES, row, 3)?,
+                })
             })
             .collect()
     }

@@ -38,8 +38,6 @@ use crate::store::{Statement, Store, StoreError};
 const EVENTS_AT_ONCE: usize = 512;
 /// Pause after the database failed us.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
-/// After the grace period, how long the last records may take.
-const LAST_RECORDS: Duration = Duration::from_secs(5);
 
 /// What `dispatch` is made of.
 #[derive(Debug)]
@@ -171,7 +169,7 @@ impl Dispatch {
         loop {
             let now = clock::now();
             self.act(now);
-            if self.is_done(now) {
+            if self.is_done() {
                 break;
             }
             let deadline = self.next_at(now).since(now).max(Duration::from_millis(1));
@@ -297,10 +295,10 @@ impl Dispatch {
         }
     }
 
-    fn is_done(&self, now: Moment) -> bool {
-        let Some(until) = self.stopping else { return false };
+    /// Told to stop, and everything is accounted for. How long that may take is the business of whoever told us.
+    fn is_done(&self) -> bool {
         let committing = self.gateways.iter().any(|run| run.committing);
-        (self.flights.is_empty() && !committing) || until + LAST_RECORDS <= now
+        self.stopping.is_some() && self.flights.is_empty() && !committing
     }
 
     fn next_at(&self, now: Moment) -> Moment {

@@ -10,7 +10,7 @@ use crate::compose::{Composer, Templates};
 use crate::engine::Event;
 use crate::engine::dispatch::{Dispatch, Judged, TemplateState};
 use crate::engine::plan::{PageEnd, Read, Ready};
-use crate::message::{Lane, Status};
+use crate::message::{Lane, Status, TemplateRow};
 use crate::store::StoreError;
 use crate::store::queue::{self, Discover, DueRow};
 use crate::text::code;
@@ -186,11 +186,7 @@ impl Dispatch {
         self.ask(async move { Some(Event::Templates(store.templates().await)) });
     }
 
-    pub(super) fn templates_came(
-        &mut self,
-        rows: Result<Vec<(String, String, String)>, StoreError>,
-        now: Moment,
-    ) {
+    pub(super) fn templates_came(&mut self, rows: Result<Vec<TemplateRow>, StoreError>, now: Moment) {
         self.reading_templates = false;
         match rows {
             Ok(rows) => {

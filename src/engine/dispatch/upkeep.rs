@@ -214,6 +214,9 @@ impl Dispatch {
             }
             (true, true) | (false, false) => {}
         }
+        for (name, reason) in orders.stopped {
+            self.stop_gateway(&name, &reason);
+        }
         for name in orders.resumed {
             self.resume_gateway(&name);
         }
@@ -236,8 +239,17 @@ impl Dispatch {
                 }
             })
             .collect();
+        let overdue_after =
+            self.config.callbacks.as_ref().and_then(|callbacks| callbacks.receipt_overdue_after);
         let store = self.store.clone();
         self.ask(async move {
+            if let Some(age) = overdue_after {
+                match store.mark_overdue(age).await {
+                    Ok(0) => {}
+                    Ok(messages) => info!(messages, "were accepted, and their receipts are overdue"),
+                    Err(error) => debug!(%error, "could not look for overdue receipts"),
+                }
+            }
             match store.expire(margin, &known).await {
                 Ok(expired) if !expired.is_empty() => {
                     info!(messages = expired.len(), "expired while their gateway did not send");

@@ -1,21 +1,22 @@
 //! From ready rows to requests: a wave is committed first, and only what it confirmed is sent.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tracing::{debug, warn};
 
 use crate::clock::Moment;
 use crate::engine::deliver::{self, Attempt};
-use crate::engine::dispatch::{Dispatch, Flight, answers};
+use crate::engine::dispatch::{Dispatch, Flight, Judged, answers};
 use crate::engine::lead::random_bits;
 use crate::engine::plan::{GatewayIndex, Ready};
 use crate::engine::record::Job;
 use crate::engine::{Event, WaveName};
-use crate::message::{CreatedAt, MessageId, Nonce, NotifyRef};
+use crate::message::{CreatedAt, MessageId, Nonce, NotifyRef, Status};
 use crate::store::queue::{self, WaveEntry, WaveIntent, WaveKey, WaveOutcome};
 use crate::store::record::Fits;
 use crate::store::{Store, StoreError};
+use crate::text::code;
 
 /// Most messages in one wave.
 const WAVE: usize = 500;
@@ -48,9 +49,16 @@ impl Dispatch {
         run.pace.take(taken.len(), now);
         run.committing = true;
         self.own_waves.begin(key);
+        let lanes = &self.config.opt_out.transactional_lanes;
         let mut entries: Vec<WaveEntry> = taken
             .iter()
-            .map(|ready| WaveEntry { id: ready.id, attempt: ready.attempts + 1, version: ready.version })
+            .map(|ready| WaveEntry {
+                id: ready.id,
+                attempt: ready.attempts + 1,
+                version: ready.version,
+                recipient: (!ready.draft.transactional && !lanes.contains(&ready.lane))
+                    .then(|| ready.draft.recipient.clone()),
+            })
             .collect();
         entries.sort_by_key(|entry| entry.id);
         let wave = WaveName { key, nonce: Nonce::from_bits(random_bits()) };
@@ -71,11 +79,14 @@ impl Dispatch {
         now: Moment,
     ) {
         self.gateways[index].committing = false;
+        let mut unwanted = HashSet::new();
         let confirmed: HashMap<MessageId, CreatedAt> = match outcome {
-            Ok(WaveOutcome::Confirmed(rows)) => {
+            Ok(WaveOutcome::Confirmed { rows, opted_out }) => {
                 self.database_works(queue::WAVE);
                 let confirmed: HashMap<MessageId, CreatedAt> = rows.into_iter().collect();
-                let left_out = taken.iter().map(|ready| ready.id).filter(|id| !confirmed.contains_key(id));
+                unwanted.extend(opted_out);
+                let others = taken.iter().map(|ready| ready.id);
+                let left_out = others.filter(|id| !confirmed.contains_key(id) && !unwanted.contains(id));
                 self.settle_noted(left_out.collect());
                 confirmed
             }
@@ -97,12 +108,30 @@ impl Dispatch {
         for ready in taken {
             if let Some(row_made) = confirmed.get(&ready.id) {
                 self.take_off(index, wave, ready, *row_made);
+            } else if unwanted.contains(&ready.id) {
+                self.refuse_unwanted(index, &ready);
             } else {
                 debug!(message_id = ready.id.0, "not in the wave: it changed, or the wave came to nothing");
                 self.plan.not_in_wave(index, &ready);
             }
         }
         self.launch(index);
+    }
+
+    fn refuse_unwanted(&mut self, index: GatewayIndex, ready: &Ready) {
+        // Otherwise the term has ended meanwhile, and the row is somebody else's.
+        if self.plan.gateway_of(ready.id) != Some(index) {
+            return;
+        }
+        debug!(message_id = ready.id.0, "the recipient has opted out");
+        self.plan.recorded(ready.id, None);
+        self.write_judgement(
+            &Judged::from(ready),
+            Status::Failed,
+            false,
+            code::OPTED_OUT,
+            "the recipient wants no messages, see sms.opt_out",
+        );
     }
 
     /// What a wave left out has changed, or had been sent while it was out of sight. If this fails, the next wave leaves
