@@ -112,7 +112,7 @@ impl Store {
                 match client.prepare(statement.sql).await.map_err(|error| classify(*statement, &error)) {
                     Ok(_) => {}
                     Err(StoreError::Refused { statement, reason }) => {
-                        unusable.push(Unusable { statement, reason })
+                        unusable.push(Unusable { statement, reason });
                     }
                     Err(error) => return Err(error),
                 }
