@@ -2,7 +2,7 @@
 //! goes out. No result is dropped: what cannot be written now is kept and written later, while `dispatch`, whose
 //! places stay taken, takes no new rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,10 @@ const BATCH: usize = 1000;
 const LOCKED_PAUSE: Duration = Duration::from_millis(250);
 /// A record that the server refuses by itself is tried again after this: somebody may mend the schema.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// Between two reminders that results are refused.
+const REFUSED_REMINDER: Duration = Duration::from_secs(60);
+/// Most reasons of refusals that are said one by one.
+const REFUSED_REASONS: usize = 8;
 /// Finished waves wait for a batch of results to travel with, but no longer than this.
 const FINISHED_PAUSE: Duration = Duration::from_millis(500);
 /// First and longest pause while the database cannot be reached.
@@ -65,6 +69,45 @@ pub struct Recorder {
     finished: Vec<WaveKey>,
     finished_since: Option<Moment>,
     trouble: Option<Trouble>,
+    refusals: Refusals,
+}
+
+/// Results that the server refuses, and what the log says of them: each reason once, then their number once a minute. A
+/// full disk refuses all of them every few seconds.
+#[derive(Debug, Default)]
+struct Refusals {
+    messages: HashSet<MessageId>,
+    said: HashSet<String>,
+    said_at: Option<Moment>,
+}
+
+impl Refusals {
+    /// `None`: a statement without a result, which only deletes finished waves.
+    fn refused(&mut self, id: Option<MessageId>, reason: &str, now: Moment) {
+        self.messages.extend(id);
+        if !self.said.contains(reason) && self.said.len() < REFUSED_REASONS {
+            self.said.insert(reason.to_owned());
+            self.said_at = Some(now);
+            let message_id = id.map(|id| id.0);
+            error!(message_id, reason, "PostgreSQL refuses to take a result; trying again");
+        } else if self.said_at.is_none_or(|at| now.since(at) >= REFUSED_REMINDER) {
+            self.said_at = Some(now);
+            error!(results = self.messages.len(), reason, "PostgreSQL still refuses to take results");
+        }
+    }
+
+    fn accounted_for(&mut self, done: &[Done]) {
+        if self.said.is_empty() {
+            return;
+        }
+        for done in done {
+            self.messages.remove(&done.id);
+        }
+        if self.messages.is_empty() {
+            self.said.clear();
+            info!("results are being written again");
+        }
+    }
 }
 
 /// The database does not take our results.
@@ -86,6 +129,7 @@ impl Recorder {
             finished: Vec::new(),
             finished_since: None,
             trouble: None,
+            refusals: Refusals::default(),
         }
     }
 
@@ -256,12 +300,12 @@ impl Recorder {
             for part in [half, batch] {
                 self.suspects.push(part.into_iter().map(|r| with_position(r, positions)).collect());
             }
-        } else {
-            for record in batch {
-                error!(message_id = record.id.0, reason, "PostgreSQL refuses to take a result; trying again");
-                self.later.push((clock::now() + REFUSED_PAUSE, with_position(record, positions)));
-            }
+            return;
         }
+        let now = clock::now();
+        self.refusals.refused(batch.first().map(|record| record.id), reason, now);
+        let again = now + REFUSED_PAUSE;
+        self.later.extend(batch.into_iter().map(|record| (again, with_position(record, positions))));
     }
 
     async fn account(
@@ -306,6 +350,7 @@ impl Recorder {
                 }
             }
         }
+        self.refusals.accounted_for(&done);
         // Dispatch waits for these; when it is gone, the process is going down and the rows are written.
         let _ = self.events.send(Event::Recorded(done)).await;
     }

@@ -15,6 +15,7 @@ const REGISTER: Statement = statement!("daemon/register");
 const DOORBELL: Statement = statement!("daemon/doorbell");
 const SLEEP_BARRIER: Statement = statement!("daemon/sleep_barrier");
 const SLEEP_SETTLED: Statement = statement!("daemon/sleep_settled");
+const LOCK_HOLDERS: Statement = statement!("daemon/lock_holders");
 
 /// Who a daemon is.
 #[derive(Debug, Clone)]
@@ -114,6 +115,12 @@ impl Store {
     pub async fn clear_alarm(&self, code: &'static str, subject: &str) -> Result<(), StoreError> {
         self.query(ALARM_CLEAR, &[/* code */ &code, /* subject */ &subject]).await?;
         Ok(())
+    }
+
+    /// Who holds a lock that can keep us from working, in words.
+    pub async fn lock_holders(&self) -> Result<Option<String>, StoreError> {
+        let row = self.query_one(LOCK_HOLDERS, &[]).await?;
+        column(LOCK_HOLDERS, &row, 0)
     }
 
     pub async fn doorbell(&self) -> Result<Doorbell, StoreError> {

@@ -40,3 +40,4 @@ mod sim_receiver;
 mod state_machine;
 mod statements;
 mod support;
+mod unwritable;

@@ -30,12 +30,14 @@ use crate::engine::route::Router;
 use crate::engine::wake::Wakefulness;
 use crate::gateway::Gateway;
 use crate::message::{Encoding, MessageId, Nonce, Position, Status};
-use crate::store::queue::{DueRow, WaveKey};
+use crate::store::queue::{self, DueRow, WaveKey};
 use crate::store::record::{Fits, Record};
 use crate::store::{Store, StoreError};
 
 /// Events taken in before the next look at what is to be done.
 const EVENTS_AT_ONCE: usize = 512;
+/// A lock that is met for longer is worth a word.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause after the database failed us.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
 /// After the grace period, how long the last records may take.
@@ -336,7 +338,8 @@ impl Dispatch {
 
     /// The database did not do what we asked; said once until it works again.
     fn database_failed(&mut self, error: &StoreError, now: Moment) {
-        if matches!(error, StoreError::Locked { .. }) {
+        if let StoreError::Locked { statement } = error {
+            self.lock_met(statement, now);
             return;
         }
         let fault = (error.statement(), error.to_string());
@@ -355,6 +358,33 @@ impl Dispatch {
         if self.clockwork.database_fault.take_if(mended).is_some() {
             info!("the database works again");
         }
+        let free = self.clockwork.lock_met.take_if(|met| met.statement == statement);
+        if free.is_some_and(|met| met.said) {
+            info!(statement, "the lock is gone");
+        }
+    }
+
+    /// A short lock is nobody's business. One that keeps us from reading or from sending is told, and whose it is.
+    fn lock_met(&mut self, statement: &'static str, now: Moment) {
+        if statement != queue::DISCOVER.name && statement != queue::WAVE.name {
+            return;
+        }
+        let met =
+            self.clockwork.lock_met.get_or_insert(upkeep::LockMet { statement, since: now, said: false });
+        if met.said || met.statement != statement || now.since(met.since) < LOCK_PATIENCE {
+            return;
+        }
+        met.said = true;
+        let store = self.store.clone();
+        self.ask(async move {
+            let holders = store.lock_holders().await.ok().flatten();
+            let holders = holders.as_deref().unwrap_or("nobody whom we can see");
+            warn!(
+                statement,
+                holders, "nothing is sent: somebody holds a lock; it goes on when that transaction ends"
+            );
+            None
+        });
     }
 
     /// Runs a statement beside us; its event comes back.

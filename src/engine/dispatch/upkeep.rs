@@ -37,6 +37,16 @@ pub(super) struct Clockwork {
     pub(super) doubtful_covered: usize,
     /// What the log last said is wrong with the database.
     pub(super) database_fault: Option<(Option<&'static str>, String)>,
+    /// Somebody's lock keeps this statement from being carried out.
+    pub(super) lock_met: Option<LockMet>,
+}
+
+#[derive(Debug)]
+pub(super) struct LockMet {
+    pub(super) statement: &'static str,
+    pub(super) since: Moment,
+    /// The log has it.
+    pub(super) said: bool,
 }
 
 impl Clockwork {
@@ -51,6 +61,7 @@ impl Clockwork {
             sweep_at: now + SWEEP_PAUSE,
             doubtful_covered: 0,
             database_fault: None,
+            lock_met: None,
         }
     }
 

@@ -70,11 +70,11 @@ impl Dispatch {
         now: Moment,
     ) {
         self.gateways[index].committing = false;
+        if outcome.is_ok() {
+            self.database_works(queue::WAVE.name);
+        }
         let confirmed: HashSet<MessageId> = match outcome {
-            Ok(WaveOutcome::Confirmed(ids)) => {
-                self.database_works(queue::WAVE.name);
-                ids.into_iter().collect()
-            }
+            Ok(WaveOutcome::Confirmed(ids)) => ids.into_iter().collect(),
             Ok(WaveOutcome::Fenced) => {
                 // Another leader, or somebody said hold: find out which.
                 self.clockwork.ask_orders_now();
