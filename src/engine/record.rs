@@ -11,10 +11,11 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Moment};
 use crate::engine::Event;
+use crate::engine::complaints::Complaints;
 use crate::engine::memory::{Memory, Remembered};
 use crate::message::{MessageId, NotifyRef, Position, Status};
 use crate::store::queue::WaveKey;
-use crate::store::record::{Fits, Misfit, Record, Recorded};
+use crate::store::record::{Fits, Misfit, RECORD, Record, Recorded};
 use crate::store::{Store, StoreError};
 
 /// Most results in one statement.
@@ -23,15 +24,12 @@ const BATCH: usize = 1000;
 const LOCKED_PAUSE: Duration = Duration::from_millis(250);
 /// A record that the server refuses by itself is tried again after this: somebody may mend the schema.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
-/// Between two reminders that results are refused.
-const REFUSED_REMINDER: Duration = Duration::from_secs(60);
-/// Most reasons of refusals that are said one by one.
-const REFUSED_REASONS: usize = 8;
 /// Finished waves wait for a batch of results to travel with, but no longer than this.
 const FINISHED_PAUSE: Duration = Duration::from_millis(500);
-/// First and longest pause while the database cannot be reached.
+/// First and longest pause while the database cannot be reached. The places of what is not written yet are taken: when the
+/// database is back, nothing new may be sent until the next try.
 const TROUBLE_MIN: Duration = Duration::from_millis(50);
-const TROUBLE_MAX: Duration = Duration::from_secs(2);
+const TROUBLE_MAX: Duration = Duration::from_millis(500);
 
 /// A result and the place of its row.
 #[derive(Debug)]
@@ -66,48 +64,12 @@ pub struct Recorder {
     /// that is to blame would never stand alone, and hold up all of them.
     suspects: Vec<Vec<Entry>>,
     later: Vec<(Moment, Entry)>,
+    /// Results that the server refused when they stood alone, and that are not written yet.
+    refused: HashSet<MessageId>,
+    complaints: Complaints,
     finished: Vec<WaveKey>,
     finished_since: Option<Moment>,
     trouble: Option<Trouble>,
-    refusals: Refusals,
-}
-
-/// Results that the server refuses, and what the log says of them: each reason once, then their number once a minute. A
-/// full disk refuses all of them every few seconds.
-#[derive(Debug, Default)]
-struct Refusals {
-    messages: HashSet<MessageId>,
-    said: HashSet<String>,
-    said_at: Option<Moment>,
-}
-
-impl Refusals {
-    /// `None`: a statement without a result, which only deletes finished waves.
-    fn refused(&mut self, id: Option<MessageId>, reason: &str, now: Moment) {
-        self.messages.extend(id);
-        if !self.said.contains(reason) && self.said.len() < REFUSED_REASONS {
-            self.said.insert(reason.to_owned());
-            self.said_at = Some(now);
-            let message_id = id.map(|id| id.0);
-            error!(message_id, reason, "PostgreSQL refuses to take a result; trying again");
-        } else if self.said_at.is_none_or(|at| now.since(at) >= REFUSED_REMINDER) {
-            self.said_at = Some(now);
-            error!(results = self.messages.len(), reason, "PostgreSQL still refuses to take results");
-        }
-    }
-
-    fn accounted_for(&mut self, done: &[Done]) {
-        if self.said.is_empty() {
-            return;
-        }
-        for done in done {
-            self.messages.remove(&done.id);
-        }
-        if self.messages.is_empty() {
-            self.said.clear();
-            info!("results are being written again");
-        }
-    }
 }
 
 /// The database does not take our results.
@@ -126,10 +88,11 @@ impl Recorder {
             pending: Vec::new(),
             suspects: Vec::new(),
             later: Vec::new(),
+            refused: HashSet::new(),
+            complaints: Complaints::default(),
             finished: Vec::new(),
             finished_since: None,
             trouble: None,
-            refusals: Refusals::default(),
         }
     }
 
@@ -142,7 +105,7 @@ impl Recorder {
             self.bring_back(now);
             let ready = self.has_work(now) && self.trouble.as_ref().is_none_or(|t| t.until <= now);
             if !ready {
-                if !open && self.is_empty() {
+                if !open && (self.is_empty() || self.may_leave_the_rest()) {
                     return;
                 }
                 tokio::select! {
@@ -182,6 +145,11 @@ impl Recorder {
             && self.suspects.is_empty()
             && self.later.is_empty()
             && self.finished.is_empty()
+    }
+
+    /// Only finished waves are left, and the database is away: a takeover finds nothing open in them and deletes them.
+    fn may_leave_the_rest(&self) -> bool {
+        self.trouble.is_some() && self.pending.is_empty() && self.suspects.is_empty() && self.later.is_empty()
     }
 
     fn has_work(&self, now: Moment) -> bool {
@@ -249,14 +217,15 @@ impl Recorder {
         match outcome {
             Ok(recorded) => {
                 if self.trouble.take().is_some() {
+                    self.complaints.are_over(RECORD.name);
                     info!("results are being written again");
                 }
                 // Also what did not fit or was locked: it was sent all the same.
                 self.memory.remember(remembered.into_iter(), clock::now());
                 self.account(recorded, &sizes, &positions).await;
             }
-            Err((StoreError::Refused { reason, .. } | StoreError::Answer { reason, .. }, batch)) => {
-                self.split_refused(batch, &positions, &reason);
+            Err((error @ (StoreError::Refused { .. } | StoreError::Answer { .. }), batch)) => {
+                self.split_refused(batch, &positions, &error);
             }
             Err((error, batch)) => {
                 self.keep(batch, &positions);
@@ -277,13 +246,10 @@ impl Recorder {
     }
 
     fn pause(&mut self, error: &StoreError) {
-        let pause = match &self.trouble {
-            None => {
-                warn!(%error, waiting = self.pending.len(), "cannot write results; keeping them and taking no new rows");
-                TROUBLE_MIN
-            }
-            Some(trouble) => (trouble.pause * 2).min(TROUBLE_MAX),
-        };
+        if self.complaints.is_news(error) {
+            warn!(%error, waiting = self.pending.len(), "cannot write results; keeping them and taking no new rows");
+        }
+        let pause = self.trouble.as_ref().map_or(TROUBLE_MIN, |trouble| (trouble.pause * 2).min(TROUBLE_MAX));
         self.trouble = Some(Trouble { pause, until: clock::now() + pause });
     }
 
@@ -293,19 +259,24 @@ impl Recorder {
         &mut self,
         mut batch: Vec<Record>,
         positions: &HashMap<MessageId, Position>,
-        reason: &str,
+        error: &StoreError,
     ) {
         if batch.len() > 1 {
             let half = batch.split_off(batch.len() / 2);
             for part in [half, batch] {
                 self.suspects.push(part.into_iter().map(|r| with_position(r, positions)).collect());
             }
-            return;
+        } else {
+            for record in batch {
+                self.refused.insert(record.id);
+                if self.complaints.is_news(error) {
+                    error!(message_id = record.id.0, %error, "PostgreSQL refuses to take a result; trying again");
+                } else {
+                    debug!(message_id = record.id.0, %error, "refused again, or for the same reason as others");
+                }
+                self.later.push((clock::now() + REFUSED_PAUSE, with_position(record, positions)));
+            }
         }
-        let now = clock::now();
-        self.refusals.refused(batch.first().map(|record| record.id), reason, now);
-        let again = now + REFUSED_PAUSE;
-        self.later.extend(batch.into_iter().map(|record| (again, with_position(record, positions))));
     }
 
     async fn account(
@@ -350,7 +321,13 @@ impl Recorder {
                 }
             }
         }
-        self.refusals.accounted_for(&done);
+        if !self.refused.is_empty() {
+            done.iter().for_each(|done| _ = self.refused.remove(&done.id));
+            if self.refused.is_empty() {
+                self.complaints = Complaints::default();
+                info!("no result is refused any more");
+            }
+        }
         // Dispatch waits for these; when it is gone, the process is going down and the rows are written.
         let _ = self.events.send(Event::Recorded(done)).await;
     }
@@ -362,7 +339,7 @@ fn remember(batch: &[Record], positions: &HashMap<MessageId, Position>, now: Mom
         .iter()
         .filter(|record| matches!(record.status, Status::Accepted | Status::Unknown | Status::Failed))
         .filter_map(|record| {
-            let Fits::Attempt(attempt) = record.fits else { return None };
+            let Fits::Attempt { number: attempt, .. } = record.fits else { return None };
             Some(Remembered {
                 at: now,
                 id: record.id,
@@ -385,7 +362,9 @@ fn with_position(record: Record, positions: &HashMap<MessageId, Position>) -> En
 fn after_misfit(misfit: &Misfit, positions: &HashMap<MessageId, Position>) -> Option<Position> {
     let requeued = match misfit.record.fits {
         Fits::Unchanged { .. } => misfit.found.is_some(),
-        Fits::Attempt(_) => misfit.found.as_ref().is_some_and(|found| found.status == Some(Status::Queued)),
+        Fits::Attempt { .. } => {
+            misfit.found.as_ref().is_some_and(|found| found.status == Some(Status::Queued))
+        }
     };
     positions.get(&misfit.record.id).copied().filter(|_| requeued)
 }
@@ -397,7 +376,12 @@ fn note_of(misfit: Misfit) -> Option<(Record, String)> {
     }
     let note = match (&misfit.found, misfit.record.status) {
         (_, Status::Queued | Status::Expired | Status::Cancelled) => return None,
-        (None, _) => "the row was deleted while its message was under way".to_owned(),
+        (None, _) => {
+            "its row was gone when the answer came: deleted, moved away, or hidden by a policy".to_owned()
+        }
+        (Some(_), _) if misfit.is_of_another() => {
+            "its row was deleted while it was under way, and another message has its id now".to_owned()
+        }
         (Some(found), _) => {
             let status = found.status.map_or("in an unknown state", Status::as_str);
             format!("the row is {status} after {} attempts and was left as it is", found.attempts)

@@ -19,6 +19,10 @@ use crate::store::{StoreError, plain};
 /// What a row of someone else's lock may cost a flush before the locked rows are left out.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// Longest pause between two statements of a transaction. A daemon that is paused or cut off right there keeps its rows
+/// locked for so long, and a takeover waits for them.
+const TRANSACTION_PAUSE: Duration = Duration::from_secs(2);
+
 /// A connection that is driven by its owner, for LISTEN and for the leader's lock.
 pub type Direct =
     (Client, Connection<Socket, <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream>);
@@ -31,10 +35,11 @@ pub fn pool(database: &Database) -> Result<Pool, StoreError> {
     let settings = format!(
         "-c synchronous_commit=on -c lock_timeout={} -c statement_timeout={} -c jit=off -c plan_cache_mode=force_generic_plan \
          -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off \
-         -c idle_in_transaction_session_timeout=30s -c search_path=pg_catalog",
+         -c idle_in_transaction_session_timeout={} -c search_path=pg_catalog",
         LOCK_TIMEOUT.as_millis(),
         // Shorter than our own limit, so that the server, which knows the outcome, speaks first.
         (database.timeout * 4 / 5).as_millis(),
+        TRANSACTION_PAUSE.as_millis(),
     );
     config.options(join_options(&config, &settings));
     let manager = Manager::from_config(

@@ -3,19 +3,12 @@
 
 use std::time::Duration;
 
-use crate::store::{Statement, Store, StoreError, column, statement};
-
-const HEARTBEAT: Statement = statement!("daemon/heartbeat");
-const FAREWELL: Statement = statement!("daemon/farewell");
-const CONTROL: Statement = statement!("daemon/control");
-const GATEWAY_STATE: Statement = statement!("daemon/gateway_state");
-const ALARM_OPEN: Statement = statement!("daemon/alarm_open");
-const ALARM_CLEAR: Statement = statement!("daemon/alarm_clear");
-const REGISTER: Statement = statement!("daemon/register");
-const DOORBELL: Statement = statement!("daemon/doorbell");
-const SLEEP_BARRIER: Statement = statement!("daemon/sleep_barrier");
-const SLEEP_SETTLED: Statement = statement!("daemon/sleep_settled");
-const LOCK_HOLDERS: Statement = statement!("daemon/lock_holders");
+pub use crate::store::statement::CONTROL;
+use crate::store::statement::{
+    ALARM_CLEAR, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, HEARTBEAT, LOCK_HOLDERS, NUMBER_PLAN,
+    REGISTER, SLEEP_BARRIER, SLEEP_SETTLED,
+};
+use crate::store::{Store, StoreError, column};
 
 /// Who a daemon is.
 #[derive(Debug, Clone)]
@@ -33,7 +26,7 @@ pub enum Role {
     Standby,
 }
 
-/// What a person may have asked for.
+/// What a person, or a daemon that took callbacks, may have asked for.
 #[derive(Debug)]
 pub struct Orders {
     /// Our epoch is still the present one.
@@ -42,6 +35,8 @@ pub struct Orders {
     pub held_reason: Option<String>,
     /// Gateways that are to be tried again.
     pub resumed: Vec<String>,
+    /// Gateways that are to be stopped, and why.
+    pub stopped: Vec<(String, String)>,
 }
 
 /// What the database says about the doorbell.
@@ -93,6 +88,10 @@ impl Store {
             held: column(CONTROL, &row, 1)?,
             held_reason: column(CONTROL, &row, 2)?,
             resumed: column(CONTROL, &row, 3)?,
+            stopped: column::<Vec<String>>(CONTROL, &row, 4)?
+                .into_iter()
+                .zip(column::<Vec<String>>(CONTROL, &row, 5)?)
+                .collect(),
         })
     }
 
@@ -114,6 +113,12 @@ impl Store {
 
     pub async fn clear_alarm(&self, code: &'static str, subject: &str) -> Result<(), StoreError> {
         self.query(ALARM_CLEAR, &[/* code */ &code, /* subject */ &subject]).await?;
+        Ok(())
+    }
+
+    /// How functions in SQL read national numbers.
+    pub async fn set_number_plan(&self, country: Option<&str>, trunk: &str) -> Result<(), StoreError> {
+        self.query(NUMBER_PLAN, &[/* country */ &country, /* trunk */ &trunk]).await?;
         Ok(())
     }
 

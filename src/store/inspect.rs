@@ -2,12 +2,8 @@
 //!
 //! Judges nothing: what is good or bad about it, and what to do, is said by the command.
 
-use crate::store::{Statement, Store, StoreError, column, statement};
-
-const SERVER: Statement = statement!("daemon/check_server");
-const GRANTS: Statement = statement!("daemon/check_grants");
-const TRIGGERS: Statement = statement!("daemon/check_triggers");
-const INDEXES: Statement = statement!("daemon/check_indexes");
+use crate::store::statement::{CHECK_GRANTS, CHECK_INDEXES, CHECK_SERVER, CHECK_TRIGGERS};
+use crate::store::{Store, StoreError, column};
 
 /// Where we are connected, and as whom.
 #[derive(Debug, Clone)]
@@ -53,48 +49,51 @@ pub struct Trigger {
 
 impl Store {
     pub async fn server(&self) -> Result<Server, StoreError> {
-        let row = self.query_one(SERVER, &[]).await?;
+        let row = self.query_one(CHECK_SERVER, &[]).await?;
         Ok(Server {
-            version_num: column(SERVER, &row, 0)?,
-            version: column(SERVER, &row, 1)?,
-            user: column(SERVER, &row, 2)?,
-            database: column(SERVER, &row, 3)?,
-            in_recovery: column(SERVER, &row, 4)?,
-            tls: column(SERVER, &row, 5)?,
-            max_prepared_transactions: column(SERVER, &row, 6)?,
+            version_num: column(CHECK_SERVER, &row, 0)?,
+            version: column(CHECK_SERVER, &row, 1)?,
+            user: column(CHECK_SERVER, &row, 2)?,
+            database: column(CHECK_SERVER, &row, 3)?,
+            in_recovery: column(CHECK_SERVER, &row, 4)?,
+            tls: column(CHECK_SERVER, &row, 5)?,
+            max_prepared_transactions: column(CHECK_SERVER, &row, 6)?,
             role: RoleStanding {
-                superuser: column(SERVER, &row, 7)?,
-                owns_outbox: column(SERVER, &row, 8)?,
-                needs_daemon_role: column(SERVER, &row, 9)?,
-                has_daemon_role: column(SERVER, &row, 10)?,
+                superuser: column(CHECK_SERVER, &row, 7)?,
+                owns_outbox: column(CHECK_SERVER, &row, 8)?,
+                needs_daemon_role: column(CHECK_SERVER, &row, 9)?,
+                has_daemon_role: column(CHECK_SERVER, &row, 10)?,
             },
         })
     }
 
     pub async fn missing_grants(&self) -> Result<Vec<MissingGrant>, StoreError> {
-        let rows = self.query(GRANTS, &[]).await?;
+        let rows = self.query(CHECK_GRANTS, &[]).await?;
         rows.iter()
             .map(|row| {
-                Ok(MissingGrant { object: column(GRANTS, row, 0)?, privilege: column(GRANTS, row, 1)? })
+                Ok(MissingGrant {
+                    object: column(CHECK_GRANTS, row, 0)?,
+                    privilege: column(CHECK_GRANTS, row, 1)?,
+                })
             })
             .collect()
     }
 
     pub async fn triggers(&self) -> Result<Vec<Trigger>, StoreError> {
-        let rows = self.query(TRIGGERS, &[]).await?;
+        let rows = self.query(CHECK_TRIGGERS, &[]).await?;
         rows.iter()
             .map(|row| {
                 Ok(Trigger {
-                    name: column(TRIGGERS, row, 0)?,
-                    rings: column(TRIGGERS, row, 1)?,
-                    fires: column(TRIGGERS, row, 2)?,
+                    name: column(CHECK_TRIGGERS, row, 0)?,
+                    rings: column(CHECK_TRIGGERS, row, 1)?,
+                    fires: column(CHECK_TRIGGERS, row, 2)?,
                 })
             })
             .collect()
     }
 
     pub async fn missing_indexes(&self) -> Result<Vec<String>, StoreError> {
-        let rows = self.query(INDEXES, &[]).await?;
-        rows.iter().map(|row| column(INDEXES, row, 0)).collect()
+        let rows = self.query(CHECK_INDEXES, &[]).await?;
+        rows.iter().map(|row| column(CHECK_INDEXES, row, 0)).collect()
     }
 }

@@ -12,18 +12,12 @@ use tokio_postgres::Client;
 
 use crate::clock::{self, Moment};
 use crate::config::Database;
-use crate::message::{AttemptNo, MessageId, Nonce, NotifyRef, Status};
+use crate::message::{AttemptNo, CreatedAt, MessageId, Nonce, NotifyRef, Status};
 use crate::store::queue::{Timestamp, WaveKey};
-use crate::store::{Statement, Store, StoreError, classify, column, connect, discard, plain, statement};
-
-const LOCK: Statement = statement!("daemon/lock_key");
-const LEADER_READ: Statement = statement!("daemon/leader_read");
-const LEADER_TAKE: Statement = statement!("daemon/leader_take");
-const OPEN_WAVES: Statement = statement!("daemon/open_waves");
-const DELETE_OLD_WAVES: Statement = statement!("daemon/delete_old_waves");
-const MARK_UNKNOWN: Statement = statement!("native/mark_unknown");
-const REAPPLY: Statement = statement!("native/reapply");
-const ADOPT: Statement = statement!("daemon/adopt");
+use crate::store::statement::{
+    ADOPT, CONFIRM, DELETE_OLD_WAVES, LEADER_READ, LEADER_TAKE, LOCK, MARK_UNKNOWN, OPEN_WAVES, REAPPLY,
+};
+use crate::store::{Statement, Store, StoreError, classify, column, connect, discard, plain};
 
 /// Key of the advisory lock: `outboxd` in ASCII. One outbox a database, and advisory locks are per database.
 const LOCK_KEY: i64 = 0x006f_7574_626f_7864;
@@ -66,10 +60,17 @@ impl LeaderSession {
 
     /// Shows the server that we are alive; the lease counts from the moment returned.
     pub async fn confirm(&mut self) -> Result<Moment, StoreError> {
-        const CONFIRM: Statement = Statement { name: "confirm", sql: "-- outboxd: confirm\nSELECT true" };
         let asked_at = clock::now();
         self.ask(CONFIRM, None).await?;
         Ok(asked_at)
+    }
+
+    /// Waits, and notices if the session ends meanwhile.
+    pub async fn rest(&mut self, pause: Duration) -> Result<(), StoreError> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            ended = &mut self.driver => Err(lost(CONFIRM, ended)),
+        }
     }
 
     async fn ask(&mut self, statement: Statement, key: Option<i64>) -> Result<bool, StoreError> {
@@ -83,19 +84,22 @@ impl LeaderSession {
         };
         tokio::select! {
             answer = work => answer.map_err(|error| classify(statement, &error)),
-            ended = &mut self.driver => Err(StoreError::InDoubt {
-                statement: statement.name,
-                reason: match ended {
-                    Ok(()) => "the connection was closed".to_owned(),
-                    Err(error) => plain(&error),
-                },
-            }),
+            ended = &mut self.driver => Err(lost(statement, ended)),
             () = tokio::time::sleep(self.timeout) => Err(StoreError::InDoubt {
                 statement: statement.name,
                 reason: format!("no answer within {:?}", self.timeout),
             }),
         }
     }
+}
+
+/// The session has ended.
+fn lost(statement: Statement, ended: Result<(), tokio_postgres::Error>) -> StoreError {
+    let reason = match ended {
+        Ok(()) => "the connection was closed".to_owned(),
+        Err(error) => plain(&error),
+    };
+    StoreError::InDoubt { statement: statement.name, reason }
 }
 
 /// The leader row beside the cluster that we are really connected to.
@@ -161,7 +165,6 @@ impl Store {
     /// Begins a new epoch; `hold` says why nothing may be sent in it.
     pub async fn take_over(
         &self,
-        nonce: Nonce,
         instance: &str,
         cluster: Cluster,
         hold: Option<&str>,
@@ -170,7 +173,6 @@ impl Store {
             .query_one(
                 LEADER_TAKE,
                 &[
-                    /* nonce */ &nonce.encode(),
                     /* instance */ &instance,
                     /* system_identifier */ &cluster.system_identifier,
                     /* timeline */ &cluster.timeline,
@@ -192,29 +194,33 @@ impl Store {
         let seqs: Vec<i64> = own.iter().map(|w| w.seq).collect();
         let rows = self.query(OPEN_WAVES, &[&epoch, &epochs, &seqs]).await?;
         let mut ids: Vec<i64> = Vec::with_capacity(rows.len());
+        let mut rows_made: Vec<CreatedAt> = Vec::with_capacity(rows.len());
         let mut attempts: Vec<AttemptNo> = Vec::with_capacity(rows.len());
         let mut gateways: Vec<String> = Vec::with_capacity(rows.len());
         let mut refs: Vec<String> = Vec::with_capacity(rows.len());
         for row in &rows {
             let id: i64 = column(OPEN_WAVES, row, 0)?;
             let attempt: AttemptNo = column(OPEN_WAVES, row, 1)?;
-            let nonce: String = column(OPEN_WAVES, row, 3)?;
+            let row_made: CreatedAt = column(OPEN_WAVES, row, 2)?;
+            let nonce: String = column(OPEN_WAVES, row, 4)?;
             let Some(nonce) = Nonce::parse(&nonce) else {
                 return Err(StoreError::Answer {
                     statement: OPEN_WAVES.name,
                     reason: "unreadable nonce".to_owned(),
                 });
             };
-            if ids.last() == Some(&id) {
+            if ids.last() == Some(&id) && rows_made.last() == Some(&row_made) {
                 // Two waves name the message: its latest attempt is the one in question.
                 ids.pop();
+                rows_made.pop();
                 attempts.pop();
                 gateways.pop();
                 refs.pop();
             }
             ids.push(id);
+            rows_made.push(row_made);
             attempts.push(attempt);
-            gateways.push(column(OPEN_WAVES, row, 2)?);
+            gateways.push(column(OPEN_WAVES, row, 3)?);
             refs.push(NotifyRef { id: MessageId(id), nonce, attempt }.encode());
         }
         let mut client = self.connection().await?;
@@ -231,6 +237,7 @@ impl Store {
                         MARK_UNKNOWN.sql,
                         &[
                             &&ids[at..end],
+                            &&rows_made[at..end],
                             &&attempts[at..end],
                             &&gateways[at..end],
                             &&refs[at..end],

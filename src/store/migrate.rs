@@ -5,7 +5,8 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, Transaction};
 
 use crate::config::Database;
-use crate::store::{Statement, Store, StoreError, column, connect, plain};
+use crate::store::statement::{SCHEMA_EXISTS, SCHEMA_VERSION};
+use crate::store::{Store, StoreError, column, connect, plain};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Migration {
@@ -25,8 +26,9 @@ macro_rules! migrations {
 }
 
 /// In order; a released one is never edited.
-pub const MIGRATIONS: &[Migration] =
-    migrations![1 "0001_roles", 2 "0002_daemon_tables", 3 "0003_outbox", 4 "0004_functions"];
+pub const MIGRATIONS: &[Migration] = migrations![
+    1 "0001_roles", 2 "0002_daemon_tables", 3 "0003_outbox", 4 "0004_functions", 5 "0005_inbound"
+];
 
 /// Two runs at once wait for each other on this advisory lock: `outboxmi` in ASCII.
 const MIGRATION_LOCK: i64 = 0x6f75_7462_6f78_6d69;
@@ -74,22 +76,14 @@ pub enum SchemaState {
 
 impl Store {
     pub async fn schema_state(&self) -> Result<SchemaState, StoreError> {
-        const EXISTS: Statement = Statement {
-            name: "schema_exists",
-            sql: "-- outboxd: schema_exists\nSELECT to_regclass('outboxd.migration') IS NOT NULL",
-        };
-        const APPLIED: Statement = Statement {
-            name: "schema_version",
-            sql: "-- outboxd: schema_version\nSELECT m.version, m.sha256 FROM outboxd.migration AS m ORDER BY m.version",
-        };
-        let row = self.query_one(EXISTS, &[]).await?;
-        if !column::<bool>(EXISTS, &row, 0)? {
+        let row = self.query_one(SCHEMA_EXISTS, &[]).await?;
+        if !column::<bool>(SCHEMA_EXISTS, &row, 0)? {
             return Ok(SchemaState::Missing);
         }
-        let rows = self.query(APPLIED, &[]).await?;
+        let rows = self.query(SCHEMA_VERSION, &[]).await?;
         let applied: Vec<(i32, String)> = rows
             .iter()
-            .map(|row| Ok((column(APPLIED, row, 0)?, column(APPLIED, row, 1)?)))
+            .map(|row| Ok((column(SCHEMA_VERSION, row, 0)?, column(SCHEMA_VERSION, row, 1)?)))
             .collect::<Result<_, StoreError>>()?;
         Ok(compare(&applied))
     }
@@ -201,7 +195,10 @@ mod tests {
         let all: Vec<(i32, String)> = MIGRATIONS.iter().map(|m| (m.version, m.sha256())).collect();
         assert_eq!(compare(&all), SchemaState::Current);
         assert_eq!(compare(&[]), SchemaState::Missing);
-        assert_eq!(compare(&all[..2]), SchemaState::Behind(vec!["0003_outbox", "0004_functions"]));
+        assert_eq!(
+            compare(&all[..2]),
+            SchemaState::Behind(vec!["0003_outbox", "0004_functions", "0005_inbound"])
+        );
         let mut newer = all.clone();
         newer.push((99, String::new()));
         assert_eq!(compare(&newer), SchemaState::Newer(99));

@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod control;
+pub mod inbox;
 pub mod inspect;
 pub mod leader;
 pub mod listen;
@@ -13,6 +14,7 @@ pub mod queue;
 pub mod receipts;
 pub mod record;
 pub mod repair;
+pub mod statement;
 pub mod status;
 pub mod sweep;
 
@@ -24,6 +26,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use crate::config::Database;
+pub use crate::store::statement::Statement;
 
 /// What callers do differently about a failure.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,10 @@ pub enum StoreError {
     /// Somebody else holds a lock on a row; nothing happened.
     #[error("{statement} met a locked row")]
     Locked { statement: &'static str },
+    /// The server is there and not able to do it now: its disk is full, it has no memory left, it is read-only. Nothing
+    /// happened, and it is not about what the statement says.
+    #[error("PostgreSQL is not able to run {statement}: {reason}")]
+    Unable { statement: &'static str, reason: String },
     /// The server refused the statement; nothing happened. A person must look at schema or privileges when it stays.
     #[error("PostgreSQL refused {statement}: {reason}")]
     Refused { statement: &'static str, reason: String },
@@ -52,26 +59,12 @@ impl StoreError {
             StoreError::Unavailable(_) => None,
             StoreError::InDoubt { statement, .. }
             | StoreError::Locked { statement }
+            | StoreError::Unable { statement, .. }
             | StoreError::Refused { statement, .. }
             | StoreError::Answer { statement, .. } => Some(statement),
         }
     }
 }
-
-/// A statement and the name under which errors and the server's log speak of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Statement {
-    pub name: &'static str,
-    pub sql: &'static str,
-}
-
-/// `statement!("native/wave")` embeds `sql/native/wave.sql`.
-macro_rules! statement {
-    ($path:literal) => {
-        $crate::store::Statement { name: $path, sql: include_str!(concat!("../../sql/", $path, ".sql")) }
-    };
-}
-pub(crate) use statement;
 
 /// Connections of the daemon's work: reading, waves, records, receipts.
 #[derive(Clone)]
@@ -90,6 +83,11 @@ impl Store {
     /// Prepares the pool; connects only when first used.
     pub fn open(database: &Database) -> Result<Store, StoreError> {
         Ok(Store { pool: connect::pool(database)?, timeout: database.timeout })
+    }
+
+    /// Closes the connections that nobody uses now. Those in use end with their statement, well or by its time limit.
+    pub fn forget_idle_connections(&self) {
+        self.pool.retain(|_, _| false);
     }
 
     async fn connection(&self) -> Result<Object, StoreError> {
@@ -166,6 +164,12 @@ fn classify(statement: Statement, error: &tokio_postgres::Error) -> StoreError {
     {
         // Sent instead of a result: whether a commit had happened is not known.
         StoreError::InDoubt { statement: statement.name, reason: plain(error) }
+    } else if *code == SqlState::READ_ONLY_SQL_TRANSACTION
+        // Insufficient resources, and errors of the system below the server.
+        || code.code().starts_with("53")
+        || code.code().starts_with("58")
+    {
+        StoreError::Unable { statement: statement.name, reason: plain(error) }
     } else {
         StoreError::Refused { statement: statement.name, reason: plain(error) }
     }

@@ -3,17 +3,8 @@
 use std::time::Duration;
 
 use crate::message::{Lane, MessageId};
-use crate::store::{Statement, Store, StoreError, column, statement};
-
-const INSERT: Statement = statement!("native/insert");
-const WATCH: Statement = statement!("native/watch");
-const SELECT_BY_STATUS: Statement = statement!("native/select_by_status");
-const RESOLVE: Statement = statement!("native/resolve");
-const CANCEL: Statement = Statement { name: "cancel", sql: "-- outboxd: cancel\nSELECT sms.cancel($1)" };
-const RETRY: Statement = Statement { name: "retry", sql: "-- outboxd: retry\nSELECT sms.retry($1, $2)" };
-const HOLD: Statement = Statement { name: "hold", sql: "-- outboxd: hold\nSELECT sms.hold($1)::text" };
-const RESUME: Statement =
-    Statement { name: "resume", sql: "-- outboxd: resume\nSELECT sms.resume($1)::text" };
+use crate::store::statement::{CANCEL, HOLD, INSERT, RESOLVE, RESUME, RETRY, SELECT_BY_STATUS, WATCH};
+use crate::store::{Store, StoreError, column};
 
 /// A message as an administrator asks for it.
 #[derive(Debug, Clone)]

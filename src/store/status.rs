@@ -2,12 +2,8 @@
 
 use serde::Serialize;
 
-use crate::store::{Statement, Store, StoreError, column, statement};
-
-const STATUS: Statement = statement!("daemon/status");
-const GATEWAYS: Statement = statement!("daemon/status_gateways");
-const ALARMS: Statement = statement!("daemon/status_alarms");
-const DAEMONS: Statement = statement!("daemon/status_daemons");
+use crate::store::statement::{STATUS, STATUS_ALARMS, STATUS_DAEMONS, STATUS_GATEWAYS};
+use crate::store::{Store, StoreError, column};
 
 #[derive(Debug, Clone, Serialize)]
 pub struct StatusReport {
@@ -31,6 +27,7 @@ pub struct QueueStatus {
     pub leader_version: Option<String>,
     pub leader_seen_seconds_ago: Option<f64>,
     pub open_alarms: i64,
+    pub receipts_overdue: i64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -75,20 +72,21 @@ impl Store {
             leader_version: column(STATUS, &row, 9)?,
             leader_seen_seconds_ago: column(STATUS, &row, 10)?,
             open_alarms: column(STATUS, &row, 11)?,
+            receipts_overdue: column(STATUS, &row, 12)?,
         };
-        let gateways = self.query(GATEWAYS, &[]).await?;
-        let alarms = self.query(ALARMS, &[]).await?;
-        let daemons = self.query(DAEMONS, &[]).await?;
+        let gateways = self.query(STATUS_GATEWAYS, &[]).await?;
+        let alarms = self.query(STATUS_ALARMS, &[]).await?;
+        let daemons = self.query(STATUS_DAEMONS, &[]).await?;
         Ok(StatusReport {
             queue,
             gateways: gateways
                 .iter()
                 .map(|row| {
                     Ok(GatewayStatus {
-                        name: column(GATEWAYS, row, 0)?,
-                        state: column(GATEWAYS, row, 1)?,
-                        reason: column(GATEWAYS, row, 2)?,
-                        for_seconds: column(GATEWAYS, row, 3)?,
+                        name: column(STATUS_GATEWAYS, row, 0)?,
+                        state: column(STATUS_GATEWAYS, row, 1)?,
+                        reason: column(STATUS_GATEWAYS, row, 2)?,
+                        for_seconds: column(STATUS_GATEWAYS, row, 3)?,
                     })
                 })
                 .collect::<Result<_, StoreError>>()?,
@@ -96,10 +94,10 @@ impl Store {
                 .iter()
                 .map(|row| {
                     Ok(AlarmStatus {
-                        code: column(ALARMS, row, 0)?,
-                        subject: column(ALARMS, row, 1)?,
-                        text: column(ALARMS, row, 2)?,
-                        open_seconds: column(ALARMS, row, 3)?,
+                        code: column(STATUS_ALARMS, row, 0)?,
+                        subject: column(STATUS_ALARMS, row, 1)?,
+                        text: column(STATUS_ALARMS, row, 2)?,
+                        open_seconds: column(STATUS_ALARMS, row, 3)?,
                     })
                 })
                 .collect::<Result<_, StoreError>>()?,
@@ -107,12 +105,12 @@ impl Store {
                 .iter()
                 .map(|row| {
                     Ok(DaemonStatus {
-                        instance: column(DAEMONS, row, 0)?,
-                        host: column(DAEMONS, row, 1)?,
-                        pid: column(DAEMONS, row, 2)?,
-                        version: column(DAEMONS, row, 3)?,
-                        role: column(DAEMONS, row, 4)?,
-                        seen_seconds_ago: column(DAEMONS, row, 5)?,
+                        instance: column(STATUS_DAEMONS, row, 0)?,
+                        host: column(STATUS_DAEMONS, row, 1)?,
+                        pid: column(STATUS_DAEMONS, row, 2)?,
+                        version: column(STATUS_DAEMONS, row, 3)?,
+                        role: column(STATUS_DAEMONS, row, 4)?,
+                        seen_seconds_ago: column(STATUS_DAEMONS, row, 5)?,
                     })
                 })
                 .collect::<Result<_, StoreError>>()?,

@@ -1,20 +1,64 @@
-//! Every statement below `sql/` is one that PostgreSQL understands, with parameters whose types it can tell.
+//! Every statement below `sql/` is one that PostgreSQL understands, with the parameters that the code declares.
+//!
+//! Through a transaction pooler the declared types are all that the server is told, and only its built-in types can be
+//! read there: looking another one up would prepare a statement.
 
+use std::collections::BTreeSet;
+
+use outboxd::store::statement::ALL;
+use tokio_postgres::types::Type;
+
+use crate::support::files_below;
 use crate::support::postgres::{TestDb, in_full};
-use crate::support::{files_below, repository};
+
+#[test]
+fn every_file_of_sql_is_a_statement_of_the_list_and_is_named_in_its_first_line() {
+    let files = files_below("sql", "sql");
+    let files: BTreeSet<String> = files
+        .iter()
+        .filter(|file| !file.starts_with("sql/migrations"))
+        .map(|file| file.strip_prefix("sql").unwrap().with_extension("").display().to_string())
+        .collect();
+    let listed: BTreeSet<String> =
+        ALL.iter().map(|statement| statement.name.to_owned()).filter(|name| name.contains('/')).collect();
+    assert!(files.len() > 10, "found no statements");
+    assert_eq!(files, listed);
+    for statement in ALL {
+        let name = statement.name.rsplit('/').next().unwrap();
+        let first_line = statement.sql.lines().next().unwrap();
+        assert_eq!(first_line, format!("-- outboxd: {name}"), "{}", statement.name);
+    }
+}
 
 #[tokio::test]
-async fn every_statement_can_be_prepared() {
+async fn every_statement_can_be_prepared_and_has_the_types_that_are_declared_for_it() {
     let db = TestDb::create("statements").await;
     let client = db.client().await;
-    let files = files_below("sql", "sql");
     let mut wrong = Vec::new();
-    for file in files.iter().filter(|file| !file.starts_with("sql/migrations")) {
-        let sql = std::fs::read_to_string(repository().join(file)).unwrap();
-        if let Err(error) = client.prepare(&sql).await {
-            wrong.push(format!("{}: {}", file.display(), in_full(&error)));
+    for statement in ALL {
+        let prepared = match client.prepare(statement.sql).await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                wrong.push(format!("{}: {}", statement.name, in_full(&error)));
+                continue;
+            }
+        };
+        if prepared.params() != statement.types {
+            let (declared, told) = (names(statement.types), names(prepared.params()));
+            wrong.push(format!("{}: declared {declared}, but it takes {told}", statement.name));
+        }
+        let of_columns: Vec<Type> = prepared.columns().iter().map(|column| column.type_().clone()).collect();
+        if of_columns.iter().any(|column| Type::from_oid(column.oid()).is_none()) {
+            wrong.push(format!(
+                "{}: returns {}, not all of them built in",
+                statement.name,
+                names(&of_columns)
+            ));
         }
     }
-    assert!(files.len() > 10, "found no statements");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn names(types: &[Type]) -> String {
+    types.iter().map(Type::name).collect::<Vec<_>>().join(", ")
 }

@@ -1,7 +1,7 @@
 //! Results that cannot be written while the gateway goes on taking messages; connections that fall silent; locks that
 //! somebody keeps. Nothing is sent twice, nothing piles up, and people are told once and in words.
 //!
-//! `OUTBOXD_UNWRITABLE=60` lets the first two last for a minute. The 12 s of a usual run are longer than whatever the
+//! `OUTBOXD_UNWRITABLE=60` lets the first three last for a minute. The 12 s of a usual run are longer than whatever the
 //! product counts in that case: the lease (1 s), the pauses of the recorder (2 s and 5 s), the database's time limit (1 s).
 
 use std::time::{Duration, Instant};
@@ -81,14 +81,20 @@ async fn while_no_result_is_written(hint: &str, fault: Fault) -> (Site, Daemon) 
 }
 
 #[tokio::test]
-async fn while_the_server_refuses_results_nothing_new_is_sent_and_nothing_again() {
-    let (_site, daemon) = while_no_result_is_written("refused", Fault::Refuse("53100")).await;
+async fn while_a_full_disk_refuses_results_nothing_new_is_sent_and_nothing_again() {
+    let (_site, daemon) = while_no_result_is_written("disk_full", Fault::Refuse("53100")).await;
     let log = daemon.log();
-    // One for the reason, then one a minute with their number.
-    let said = lines_with(&log, "ERROR");
-    let minutes = usize::try_from(how_long().as_secs() / 60).unwrap();
-    assert!((1..=1 + minutes).contains(&said.len()), "{} errors:\n{}", said.len(), said.join("\n"));
+    assert_eq!(lines_with(&log, "cannot write results").len(), 1, "{log}");
     assert_eq!(lines_with(&log, "results are being written again").len(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn while_a_revoked_privilege_refuses_results_nothing_new_is_sent_and_nothing_again() {
+    let (_site, daemon) = while_no_result_is_written("revoked", Fault::Refuse("42501")).await;
+    let log = daemon.log();
+    // Each result is tried by itself every few seconds, and all of them for the same reason.
+    assert_eq!(lines_with(&log, "ERROR").len(), 1, "{log}");
+    assert_eq!(lines_with(&log, "no result is refused any more").len(), 1, "{log}");
 }
 
 #[tokio::test]

@@ -82,7 +82,10 @@ fn unexpected(name: &str, error: &StoreError) -> Finding {
             error.to_string(),
             "the connection does not hold; look at the server's log",
         ),
-        StoreError::Locked { .. } | StoreError::Refused { .. } | StoreError::Answer { .. } => {
+        StoreError::Locked { .. }
+        | StoreError::Unable { .. }
+        | StoreError::Refused { .. }
+        | StoreError::Answer { .. } => {
             Finding::wrong(name, error.to_string(), "look at the server's log, and at the lines above")
         }
     }

@@ -227,6 +227,13 @@ impl Dispatch {
         }
     }
 
+    /// A processing result said that the account has no credits.
+    pub(super) fn stop_gateway(&mut self, name: &str, reason: &str) {
+        let Some(index) = self.gateways.iter().position(|run| &*run.name == name) else { return };
+        let change = self.gateways[index].health.stop_for(DeferCause::NoCredit, reason);
+        self.apply(index, &change);
+    }
+
     pub(super) fn resume_gateway(&mut self, name: &str) {
         let Some(index) = self.gateways.iter().position(|run| &*run.name == name) else { return };
         info!(gateway = name, "a person said go on");

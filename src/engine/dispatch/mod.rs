@@ -29,10 +29,10 @@ use crate::engine::record::Job;
 use crate::engine::route::Router;
 use crate::engine::wake::Wakefulness;
 use crate::gateway::Gateway;
-use crate::message::{Encoding, MessageId, Nonce, Position, Status};
+use crate::message::{Encoding, MessageId, Position, Status};
 use crate::store::queue::{self, DueRow, WaveKey};
 use crate::store::record::{Fits, Record};
-use crate::store::{Store, StoreError};
+use crate::store::{Statement, Store, StoreError};
 
 /// Events taken in before the next look at what is to be done.
 const EVENTS_AT_ONCE: usize = 512;
@@ -40,8 +40,6 @@ const EVENTS_AT_ONCE: usize = 512;
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause after the database failed us.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
-/// After the grace period, how long the last records may take.
-const LAST_RECORDS: Duration = Duration::from_secs(5);
 
 /// What `dispatch` is made of.
 #[derive(Debug)]
@@ -94,7 +92,6 @@ pub struct Dispatch {
 #[derive(Debug)]
 struct Term {
     epoch: i64,
-    nonce: Nonce,
     next_seq: i64,
     /// Why nothing may be sent.
     held: Option<String>,
@@ -174,7 +171,7 @@ impl Dispatch {
         loop {
             let now = clock::now();
             self.act(now);
-            if self.is_done(now) {
+            if self.is_done() {
                 break;
             }
             let deadline = self.next_at(now).since(now).max(Duration::from_millis(1));
@@ -253,10 +250,9 @@ impl Dispatch {
         if let Some(reason) = &leading.held {
             warn!(reason, "everything is held; nothing is sent");
         }
-        self.term =
-            Some(Term { epoch: leading.epoch, nonce: leading.nonce, next_seq: 1, held: leading.held });
+        self.term = Some(Term { epoch: leading.epoch, next_seq: 1, held: leading.held });
         self.wakefulness.start_over(now);
-        self.clockwork = upkeep::Clockwork::new(now);
+        self.clockwork.start_over(now);
         self.show_all_gateways();
     }
 
@@ -301,10 +297,10 @@ impl Dispatch {
         }
     }
 
-    fn is_done(&self, now: Moment) -> bool {
-        let Some(until) = self.stopping else { return false };
+    /// Told to stop, and everything is accounted for. How long that may take is the business of whoever told us.
+    fn is_done(&self) -> bool {
         let committing = self.gateways.iter().any(|run| run.committing);
-        (self.flights.is_empty() && !committing) || until + LAST_RECORDS <= now
+        self.stopping.is_some() && self.flights.is_empty() && !committing
     }
 
     fn next_at(&self, now: Moment) -> Moment {
@@ -336,31 +332,25 @@ impl Dispatch {
         next
     }
 
-    /// The database did not do what we asked; said once until it works again.
+    /// The database did not do what we asked.
     fn database_failed(&mut self, error: &StoreError, now: Moment) {
         if let StoreError::Locked { statement } = error {
             self.lock_met(statement, now);
             return;
         }
-        let fault = (error.statement(), error.to_string());
-        if self.clockwork.database_fault.as_ref() != Some(&fault) {
+        if self.clockwork.complaints.is_news(error) {
             warn!(%error, "the database does not answer as it should; trying again");
-            self.clockwork.database_fault = Some(fault);
         }
         self.trouble = Some(now + TROUBLE_PAUSE);
     }
 
-    /// A statement of a kind that failed before went well. (Another kind says nothing: one may be refused for ever while
-    /// the others work.)
-    fn database_works(&mut self, statement: &str) {
-        let mended =
-            |fault: &mut (Option<&'static str>, String)| fault.0.is_none_or(|name| name == statement);
-        if self.clockwork.database_fault.take_if(mended).is_some() {
+    fn database_works(&mut self, statement: Statement) {
+        if self.clockwork.complaints.are_over(statement.name) {
             info!("the database works again");
         }
-        let free = self.clockwork.lock_met.take_if(|met| met.statement == statement);
+        let free = self.clockwork.lock_met.take_if(|met| met.statement == statement.name);
         if free.is_some_and(|met| met.said) {
-            info!(statement, "the lock is gone");
+            info!(statement = statement.name, "the lock is gone");
         }
     }
 

@@ -7,11 +7,13 @@ use tracing::{debug, info, warn};
 use crate::clock::Moment;
 use crate::config::OnUnknown;
 use crate::engine::Event;
+use crate::engine::complaints::Complaints;
 use crate::engine::dispatch::{Dispatch, TemplateState};
 use crate::engine::wake::{self, WakeAction};
 use crate::store::StoreError;
-use crate::store::control::Orders;
+use crate::store::control::{self, Orders};
 use crate::store::listen::Heard;
+use crate::store::queue;
 
 /// While everything is held, or somebody asked for something.
 const ORDERS_PAUSE: Duration = Duration::from_secs(1);
@@ -35,8 +37,7 @@ pub(super) struct Clockwork {
     sweep_at: Moment,
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
-    /// What the log last said is wrong with the database.
-    pub(super) database_fault: Option<(Option<&'static str>, String)>,
+    pub(super) complaints: Complaints,
     /// Somebody's lock keeps this statement from being carried out.
     pub(super) lock_met: Option<LockMet>,
 }
@@ -60,9 +61,14 @@ impl Clockwork {
             asking_orders: false,
             sweep_at: now + SWEEP_PAUSE,
             doubtful_covered: 0,
-            database_fault: None,
+            complaints: Complaints::default(),
             lock_met: None,
         }
+    }
+
+    /// A new term. What the log has complained of is not over with that.
+    pub(super) fn start_over(&mut self, now: Moment) {
+        *self = Clockwork { complaints: std::mem::take(&mut self.complaints), ..Clockwork::new(now) };
     }
 
     pub(super) fn next_at(&self) -> Option<Moment> {
@@ -142,7 +148,10 @@ impl Dispatch {
     pub(super) fn next_due_came(&mut self, due: Result<Option<Duration>, StoreError>, now: Moment) {
         self.clockwork.asking_due = false;
         match due {
-            Ok(due) => self.clockwork.due_at = due.map(|pause| now + pause),
+            Ok(due) => {
+                self.database_works(queue::NEXT_DUE);
+                self.clockwork.due_at = due.map(|pause| now + pause);
+            }
             Err(error) => {
                 self.clockwork.due_unknown = true;
                 self.database_failed(&error, now);
@@ -186,6 +195,7 @@ impl Dispatch {
                 return;
             }
         };
+        self.database_works(control::CONTROL);
         let Some(term) = &mut self.term else { return };
         if !orders.leads {
             // Nothing that we tried would be taken. `lead` begins anew, if the lock is still ours.
@@ -215,6 +225,9 @@ impl Dispatch {
             }
             (true, true) | (false, false) => {}
         }
+        for (name, reason) in orders.stopped {
+            self.stop_gateway(&name, &reason);
+        }
         for name in orders.resumed {
             self.resume_gateway(&name);
         }
@@ -237,8 +250,17 @@ impl Dispatch {
                 }
             })
             .collect();
+        let overdue_after =
+            self.config.callbacks.as_ref().and_then(|callbacks| callbacks.receipt_overdue_after);
         let store = self.store.clone();
         self.ask(async move {
+            if let Some(age) = overdue_after {
+                match store.mark_overdue(age).await {
+                    Ok(0) => {}
+                    Ok(messages) => info!(messages, "were accepted, and their receipts are overdue"),
+                    Err(error) => debug!(%error, "could not look for overdue receipts"),
+                }
+            }
             match store.expire(margin, &known).await {
                 Ok(expired) if !expired.is_empty() => {
                     info!(messages = expired.len(), "expired while their gateway did not send");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
+use super::books::Committed;
 use super::cluster::Cluster;
 use super::daemon::Daemon;
 use super::eventually;
@@ -60,6 +61,12 @@ impl Site {
     /// In a cluster of the test's own. After a restart of it `sql` is dead: see [`Site::reconnect`].
     pub(crate) async fn in_cluster(cluster: &Cluster, hint: &str, receipts: bool) -> Site {
         Site::start(TestDb::in_cluster(cluster, hint).await, receipts).await
+    }
+
+    /// The same database in another cluster, which took the place of the first.
+    pub(crate) async fn move_to(&mut self, cluster: &Cluster) {
+        self.db.move_to(cluster);
+        self.reconnect().await;
     }
 
     /// Opens `sql` anew.
@@ -152,6 +159,14 @@ impl Site {
                    RETURNING id) SELECT min(id), max(id) FROM new";
         let row = self.sql.query_one(sql, &[&count, &lane]).await.unwrap();
         (row.get(0), row.get(1))
+    }
+
+    /// Queues `count` rows in one transaction, their texts `name 1`, `name 2` and so on.
+    pub(crate) async fn queue_texts(&self, committed: &mut Committed, name: &str, count: i32) {
+        let sql = "INSERT INTO sms.outbox (recipient, body) \
+                   SELECT '+35387' || lpad(n::text, 7, '0'), $2 || ' ' || n FROM generate_series(1, $1::integer) AS n";
+        self.sql.execute(sql, &[&count, &name]).await.unwrap();
+        committed.add_all((1..=count).map(|n| format!("{name} {n}")));
     }
 
     pub(crate) async fn row(&self, id: i64) -> OutboxRow {
@@ -354,6 +369,11 @@ pub(crate) struct Counts(BTreeMap<String, i64>);
 impl Counts {
     pub(crate) fn of(&self, status: &str) -> i64 {
         self.0.get(status).copied().unwrap_or(0)
+    }
+
+    /// Rows that the gateway has accepted.
+    pub(crate) fn sent(&self) -> u64 {
+        u64::try_from(self.of("accepted") + self.of("delivered") + self.of("undelivered")).unwrap()
     }
 
     /// Rows that are nowhere else than in these.
