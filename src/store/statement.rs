@@ -94,6 +94,7 @@ statements! {
         DOORBELL "daemon/doorbell" [];
         SLEEP_BARRIER "daemon/sleep_barrier" [];
         SLEEP_SETTLED "daemon/sleep_settled" [TEXT, TEXT_ARRAY];
+        LOCK_HOLDERS "daemon/lock_holders" [];
 
         // Commands.
         INSERT "native/insert" [TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT];

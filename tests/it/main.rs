@@ -51,3 +51,4 @@ mod state_machine;
 mod statements;
 mod support;
 mod takeover;
+mod unwritable;

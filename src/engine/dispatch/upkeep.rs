@@ -38,6 +38,16 @@ pub(super) struct Clockwork {
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
     pub(super) complaints: Complaints,
+    /// Somebody's lock keeps this statement from being carried out.
+    pub(super) lock_met: Option<LockMet>,
+}
+
+#[derive(Debug)]
+pub(super) struct LockMet {
+    pub(super) statement: &'static str,
+    pub(super) since: Moment,
+    /// The log has it.
+    pub(super) said: bool,
 }
 
 impl Clockwork {
@@ -52,6 +62,7 @@ impl Clockwork {
             sweep_at: now + SWEEP_PAUSE,
             doubtful_covered: 0,
             complaints: Complaints::default(),
+            lock_met: None,
         }
     }
 
