@@ -148,8 +148,9 @@ impl Stage {
         let open = insert("normal", "body", plain, Expected::Unknown).await;
         self.site
             .run(&format!(
-                "INSERT INTO outboxd.wave (epoch, seq, gateway, nonce, ids, attempts) \
-                 SELECT epoch, 1000000, 'main', '00000000', ARRAY[{open}], ARRAY[1] FROM outboxd.leader"
+                "INSERT INTO outboxd.wave (epoch, seq, gateway, nonce, ids, attempts, rows_made) \
+                 SELECT l.epoch, 1000000, 'main', '00000000', ARRAY[{open}], ARRAY[1], ARRAY[o.created_at] \
+                 FROM outboxd.leader AS l, sms.outbox AS o WHERE o.id = {open}"
             ))
             .await;
         for _ in 0..5 {
