@@ -34,18 +34,22 @@ async fn run(client: &Client, sql: &str) {
     }
 }
 
-/// Commits rows until it is told to stop, no more than the sender keeps up with; returns their texts.
+/// Commits rows until it is told to stop, the next ones when the last ones are sent; returns their texts.
 async fn keep_inserting(client: Client, name: String, stop: Arc<AtomicBool>) -> Vec<String> {
     let mut committed = Vec::new();
-    let mut pace = tokio::time::interval(Duration::from_millis(25));
+    let sql = "WITH new AS (INSERT INTO sms.outbox (recipient, body) SELECT '0871234567', unnest($1::text[]) \
+               RETURNING id) SELECT max(id) FROM new";
+    let sent = "SELECT status = 'accepted' FROM sms.outbox WHERE id = $1";
     for batch in 0.. {
-        pace.tick().await;
         if stop.load(Ordering::Relaxed) {
             break;
         }
         let texts = texts(&format!("{name}-{batch}"), 5);
-        insert_all(&client, &texts).await.unwrap();
+        let last: i64 = client.query_one(sql, &[&texts]).await.unwrap().get(0);
         committed.extend(texts);
+        while !client.query_one(sent, &[&last]).await.unwrap().get::<_, bool>(0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     committed
 }
@@ -67,7 +71,7 @@ async fn a_lower_id_that_commits_after_higher_ones_were_sent_is_sent_at_once() {
     let _daemon = site.daemon(FAR_POLL).await;
     let stop = Arc::new(AtomicBool::new(false));
     let mut fillers = JoinSet::new();
-    for n in 0..2 {
+    for n in 0..4 {
         fillers.spawn(keep_inserting(site.db.client().await, format!("filler{n}"), Arc::clone(&stop)));
     }
     let higher_is_sent = "SELECT EXISTS (SELECT FROM sms.outbox WHERE id > $1 AND status = 'accepted')";
