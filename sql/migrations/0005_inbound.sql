@@ -86,23 +86,30 @@ COMMENT ON TABLE outboxd.receipt_watch IS 'One row: up to which time of sending 
 COMMENT ON COLUMN outboxd.receipt_watch.one IS 'Always true: keeps the table to one row.';
 COMMENT ON COLUMN outboxd.receipt_watch.looked_until IS 'Messages that were sent after this are looked at next.';
 
--- An hour of sending at a time, and none that is more than a week overdue: enough to catch up after a pause.
+-- An hour of sending in a step, until enough was found for one transaction; none that is more than a week overdue.
 CREATE FUNCTION outboxd.mark_overdue(age double precision) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET enable_bitmapscan = on SET enable_indexscan = off SET enable_seqscan = off
 AS $$
 DECLARE
     due timestamptz := now() - make_interval(secs => age);
-    since timestamptz;
-    marked bigint;
+    since timestamptz := greatest(
+        (SELECT w.looked_until FROM outboxd.receipt_watch AS w FOR UPDATE), due - interval '7 days');
+    step_end timestamptz;
+    found_now bigint;
+    marked bigint := 0;
 BEGIN
-    SELECT greatest(w.looked_until, due - interval '7 days') INTO since FROM outboxd.receipt_watch AS w FOR UPDATE;
-    due := least(due, since + interval '1 hour');
-    UPDATE sms.outbox AS o
-    SET error_code = 'receipt_overdue', error = 'the gateway took it, and no receipt has come; it may have been delivered'
-    WHERE o.sent_at > since AND o.sent_at <= due AND o.status = 'accepted' AND o.error_code IS NULL;
-    GET DIAGNOSTICS marked = ROW_COUNT;
-    UPDATE outboxd.receipt_watch SET looked_until = greatest(looked_until, due);
+    WHILE since < due AND marked < 10000 LOOP
+        step_end := least(due, since + interval '1 hour');
+        UPDATE sms.outbox AS o
+        SET error_code = 'receipt_overdue',
+            error = 'the gateway took it, and no receipt has come; it may have been delivered'
+        WHERE o.sent_at > since AND o.sent_at <= step_end AND o.status = 'accepted' AND o.error_code IS NULL;
+        GET DIAGNOSTICS found_now = ROW_COUNT;
+        marked := marked + found_now;
+        since := step_end;
+    END LOOP;
+    UPDATE outboxd.receipt_watch SET looked_until = greatest(looked_until, since);
     RETURN marked;
 END
 $$;

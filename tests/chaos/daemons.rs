@@ -14,11 +14,23 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Between the end of a daemon and its next start by the service manager.
 const RESTART_PAUSE: Duration = Duration::from_millis(300);
 
+/// Where a daemon's log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogEnd {
+    File,
+    /// `/dev/full`: every line fails.
+    FullDevice,
+}
+
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) number: usize,
     config: PathBuf,
     log: PathBuf,
+    log_end: LogEnd,
+    /// What its clock is off by, if it can be set.
+    clock: PathBuf,
+    environment: Vec<(&'static str, String)>,
     child: Option<Child>,
     paused: bool,
     /// A fault has ended it and starts it again itself.
@@ -42,6 +54,9 @@ impl Slot {
             number,
             config,
             log: directory.join(format!("daemon-{number}.log")),
+            log_end: LogEnd::File,
+            clock: directory.join(format!("daemon-{number}.clock")),
+            environment: Vec::new(),
             child: None,
             paused: false,
             down: false,
@@ -50,6 +65,29 @@ impl Slot {
             findings: Vec::new(),
             stopping: false,
         }
+    }
+
+    /// Writes its log somewhere else than beside its configuration.
+    pub(crate) fn log_in(&mut self, directory: &Path) {
+        self.log = directory.join(format!("daemon-{}.log", self.number));
+    }
+
+    pub(crate) fn log_to(&mut self, end: LogEnd) {
+        self.log_end = end;
+    }
+
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Gives its processes a clock that can be set.
+    pub(crate) fn with_clock(&mut self, faketime: &Path) {
+        set_clock(&self.clock, 0);
+        self.environment = clock_environment(faketime, &self.clock);
+    }
+
+    pub(crate) fn clock_file(&self) -> PathBuf {
+        self.clock.clone()
     }
 
     /// Starts a process unless there is one.
@@ -63,21 +101,26 @@ impl Slot {
         self.ended_at = None;
         // It dies with the thread that started it, the schedule's.
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
+            .args(["--pdeathsig", "KILL", "env"])
+            .args(self.environment.iter().map(|(name, value)| format!("{name}={value}")))
             .arg(env!("CARGO_BIN_EXE_outboxd"))
             .arg("--config")
             .arg(&self.config)
             .arg("run")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(self.log_end())
+            .stderr(self.open_log())
             .spawn()
             .expect("outboxd can be started");
         self.child = Some(child);
     }
 
-    fn log_end(&self) -> File {
-        OpenOptions::new().create(true).append(true).open(&self.log).unwrap()
+    fn open_log(&self) -> File {
+        let file = match self.log_end {
+            LogEnd::File => &self.log,
+            LogEnd::FullDevice => Path::new("/dev/full"),
+        };
+        OpenOptions::new().create(true).append(true).open(file).unwrap()
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
@@ -177,6 +220,24 @@ impl Drop for Slot {
             let _ = child.wait();
         }
     }
+}
+
+/// What makes libfaketime answer a process by a clock that is off by what stands in a file. Only the wall clock: what
+/// counts since the boot is no setting.
+pub(crate) fn clock_environment(faketime: &Path, file: &Path) -> Vec<(&'static str, String)> {
+    vec![
+        ("LD_PRELOAD", faketime.display().to_string()),
+        ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+    ]
+}
+
+/// Sets a clock by so many seconds ahead, or back.
+pub(crate) fn set_clock(file: &Path, seconds: i64) {
+    let partial = file.with_extension("new");
+    fs::write(&partial, format!("{seconds:+}\n")).unwrap();
+    fs::rename(&partial, file).unwrap();
 }
 
 fn last_lines(file: &Path, count: usize) -> String {

@@ -17,7 +17,9 @@
 mod books;
 mod clients;
 mod daemons;
+mod disk;
 mod faults;
+mod machine;
 mod proxy;
 mod random;
 mod report;
@@ -34,15 +36,15 @@ mod world;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 
 use crate::report::Report;
 use crate::run::{Outcome, play};
-use crate::schedule::{FAMILIES, Schedule, Shape, draw};
-use crate::support::cluster::Cluster;
+use crate::schedule::{FAMILIES, KINDS, Schedule, Shape, draw};
+use crate::template::Stage;
 
 /// Set for the process that does the work, to the first seed: see `prepare`.
 const STAGE: &str = "OUTBOXD_CHAOS_STAGE";
@@ -74,6 +76,9 @@ struct Arguments {
     /// What the daemons log, for example outboxd=debug
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+    /// Where results go. Without it: target/chaos
+    #[arg(long, value_name = "DIRECTORY")]
+    output: Option<PathBuf>,
     /// List the families and their faults
     #[arg(long)]
     list: bool,
@@ -117,9 +122,9 @@ fn main() -> ExitCode {
     }
     println!("chaos: seed {first}; the same again: make chaos SEED={first}");
     let report = play_all(&arguments, &shape, first);
-    report.write(&output());
+    report.write(&output(&arguments));
     println!("chaos: {}", report.summary());
-    println!("chaos: {}", output().join("books.json").display());
+    println!("chaos: {}", output(&arguments).join("books.json").display());
     if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -132,14 +137,16 @@ fn list() {
     }
 }
 
-fn output() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("chaos")
+fn output(arguments: &Arguments) -> PathBuf {
+    let usual = || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("chaos");
+    arguments.output.clone().unwrap_or_else(usual)
 }
 
-/// Becomes the process that does the work: with PostgreSQL's binaries found.
+/// Becomes the process that does the work: with PostgreSQL's binaries found, in namespaces of its own.
 fn prepare(first: u64) -> ExitCode {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let (mut command, not_isolated) = machine::isolating(std::env::current_exe().unwrap());
     command.args(std::env::args_os().skip(1)).env(STAGE, first.to_string());
+    command.env(machine::ISOLATION, not_isolated);
     if std::env::var_os("OUTBOXD_TEST_PG_BIN").is_none() {
         let script = support::repository().join("tests/with-postgres");
         let found = Command::new(script).arg("--bin").stderr(Stdio::inherit()).output().unwrap();
@@ -159,9 +166,18 @@ fn play_all(arguments: &Arguments, shape: &Shape, first: u64) -> Report {
     let begun = Instant::now();
     // Its thread keeps the runtime: processes die with the thread that started them.
     let runtime = runtime();
-    let template = runtime.block_on(template::make());
-    let state = Mutex::new((Report::default(), 0));
-    let kept = output().join("kept");
+    let stage = Arc::new(runtime.block_on(Stage::make()));
+    let mut report = Report::default();
+    for kind in &KINDS {
+        if let Some(reason) = stage.machine.lacks(kind.what) {
+            report.left_out.push(format!("{}: {reason}", kind.name));
+        }
+    }
+    for sentence in &report.left_out {
+        println!("chaos: left out on this machine: {sentence}");
+    }
+    let state = Mutex::new((report, 0));
+    let kept = output(arguments).join("kept");
     let _ = std::fs::remove_dir_all(&kept);
     let next = || {
         let mut state = state.lock().unwrap();
@@ -180,7 +196,7 @@ fn play_all(arguments: &Arguments, shape: &Shape, first: u64) -> Report {
             scope.spawn(|| {
                 while let Some(seed) = next() {
                     let schedule = draw(seed, shape);
-                    let outcome = play_one(&schedule, &template, (&kept, arguments));
+                    let outcome = play_one(&schedule, &stage, (&kept, arguments));
                     let mut state = state.lock().unwrap();
                     match outcome {
                         Some(outcome) => state.0.add(&schedule, &outcome),
@@ -196,13 +212,13 @@ fn play_all(arguments: &Arguments, shape: &Shape, first: u64) -> Report {
 /// Plays one schedule in a thread of its own, so that whatever it leaves running ends with it. None: it failed.
 fn play_one(
     schedule: &Schedule,
-    template: &Cluster,
+    stage: &Arc<Stage>,
     (kept, arguments): (&Path, &Arguments),
 ) -> Option<Outcome> {
     let seed = schedule.seed;
     let directory = tempfile::Builder::new().prefix("outboxd-chaos.").tempdir().unwrap();
     let outcome = std::thread::scope(|scope| {
-        let work = || runtime().block_on(play(schedule.clone(), template, directory.path(), None));
+        let work = || runtime().block_on(play(schedule.clone(), stage, directory.path(), None));
         std::thread::Builder::new()
             .name(format!("seed {seed}"))
             .spawn_scoped(scope, work)

@@ -49,6 +49,8 @@ pub(crate) struct Report {
     peak_kb: u64,
     takeovers_ms: Vec<u64>,
     first_sends_ms: Vec<u64>,
+    beyond_lease_ms: Vec<i64>,
+    copies_held: u64,
     slowest_settle_ms: u64,
     seeds: Vec<u64>,
     /// Schedules in which something was found.
@@ -71,6 +73,8 @@ impl Report {
         self.peak_kb = self.peak_kb.max(outcome.peak_kb);
         self.takeovers_ms.extend(&outcome.takeovers_ms);
         self.first_sends_ms.extend(&outcome.first_sends_ms);
+        self.beyond_lease_ms.extend(&outcome.beyond_lease_ms);
+        self.copies_held += outcome.copies_held;
         self.slowest_settle_ms = self.slowest_settle_ms.max(outcome.settled_ms);
         self.seeds.push(schedule.seed);
         if !outcome.comparison.findings.is_empty() {
@@ -124,6 +128,8 @@ impl Report {
             "faults_by_kind": faults,
             "max_rss_mb": self.peak_kb.div_ceil(1000),
             "takeover_ms": spread(&self.takeovers_ms),
+            "takeover_beyond_lease_ms": spread(&self.beyond_lease_ms),
+            "copies_held_back": self.copies_held,
             "first_send_after_restart_ms": spread(&self.first_sends_ms),
             "slowest_settle_ms": self.slowest_settle_ms,
             "left_out": self.left_out,
@@ -159,9 +165,11 @@ fn line(text: &mut String, name: &str, sums: &Sums, struck: u64) {
 }
 
 /// Least, middle and greatest.
-fn spread(samples: &[u64]) -> Value {
+fn spread<T: Copy + Ord + Into<serde_json::Number>>(samples: &[T]) -> Value {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable();
     let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else { return Value::Null };
-    json!({"samples": sorted.len(), "least": least, "middle": sorted[sorted.len() / 2], "most": most})
+    let number = |sample: T| Value::Number(sample.into());
+    let middle = number(sorted[sorted.len() / 2]);
+    json!({"samples": sorted.len(), "least": number(*least), "middle": middle, "most": number(*most)})
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -16,11 +17,13 @@ use crate::faults::strike;
 use crate::proxy;
 use crate::sabotage::Sabotage;
 use crate::schedule::{Schedule, What};
-use crate::support::cluster::Cluster;
+use crate::template::Stage;
 use crate::world::World;
 
 /// After the faults are over, how long the queue may take to come to rest.
-const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+const SETTLE_LIMIT: Duration = Duration::from_secs(600);
+/// The same while nothing at all moves.
+const STANDSTILL_LIMIT: Duration = Duration::from_secs(45);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// While it has not come to rest, how often that is said.
 const SAY_PAUSE: Duration = Duration::from_secs(5);
@@ -42,6 +45,9 @@ pub(crate) struct Outcome {
     pub(crate) takeovers_ms: Vec<u64>,
     /// Milliseconds from PostgreSQL's return to the next message accepted, while nothing else was wrong.
     pub(crate) first_sends_ms: Vec<u64>,
+    /// Milliseconds beyond the lease, from the pause or cut of a leader to the next epoch, while nothing else was wrong.
+    pub(crate) beyond_lease_ms: Vec<i64>,
+    pub(crate) copies_held: u64,
     pub(crate) settled_ms: u64,
     pub(crate) took: Duration,
 }
@@ -49,12 +55,12 @@ pub(crate) struct Outcome {
 /// Plays it. What is left for inspection goes into `directory`.
 pub(crate) async fn play(
     schedule: Schedule,
-    template: &Cluster,
+    stage: &Arc<Stage>,
     directory: &Path,
     sabotage: Option<Sabotage>,
 ) -> Outcome {
     let begun = Instant::now();
-    let world = World::new(schedule, template, directory).await;
+    let world = World::new(schedule, stage, directory).await;
     world.say(&describe(&world.schedule));
     for slot in &world.slots {
         slot.borrow_mut().start();
@@ -164,11 +170,13 @@ async fn settle(world: &World) {
     let begun = Instant::now();
     let mut last = String::new();
     let mut said = begun;
-    while begun.elapsed() < SETTLE_LIMIT {
+    let mut moved = begun;
+    while begun.elapsed() < SETTLE_LIMIT && moved.elapsed() < STANDSTILL_LIMIT {
         resume_gateways(world).await;
-        match unsettled(world).await {
-            None => return,
-            Some(what) => last = what,
+        let Some(now) = unsettled(world).await else { return };
+        if now != last {
+            moved = Instant::now();
+            last = now;
         }
         if said.elapsed() >= SAY_PAUSE {
             said = Instant::now();
@@ -176,7 +184,7 @@ async fn settle(world: &World) {
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    world.say(&format!("not settled within {SETTLE_LIMIT:?}: {last}"));
+    world.say(&format!("gave up waiting after {:?}: {last}", begun.elapsed()));
 }
 
 /// A person resumes gateways that were stopped, which no daemon does by itself, and those that were told to wait for a
@@ -296,6 +304,13 @@ async fn keep(world: &World, books: &Books) {
             write(&format!("table-{table}.txt"), rows.iter().map(|row| row.get(0)).collect());
         }
     }
+    if world.log_disk.is_some() {
+        for slot in &world.slots {
+            let text = std::fs::read(slot.borrow().log()).unwrap_or_default();
+            let name = format!("daemon-{}.log", slot.borrow().number);
+            write(&name, vec![String::from_utf8_lossy(&text).into_owned()]);
+        }
+    }
     write("postgres.log", vec![world.cluster.lock().await.log()]);
     write("gateway.json", vec![world.sim.state().await.to_string()]);
 }
@@ -330,6 +345,14 @@ fn measure(world: &World, outcome: &mut Outcome) {
             outcome.takeovers_ms.push(ms(next - *kill));
         }
     }
+    let lease = i64::try_from(world.schedule.site.lease_ms).unwrap();
+    for silence in world.notes.silences.borrow().iter() {
+        let next = world.notes.epochs.borrow().iter().map(|(at, _)| *at).find(|at| at > silence);
+        if let Some(next) = next.filter(|next| alone(*silence, *next)) {
+            outcome.beyond_lease_ms.push(i64::try_from(ms(next - *silence)).unwrap() - lease);
+        }
+    }
+    outcome.copies_held = world.notes.copies_held.get();
     for (back, first) in world.notes.first_sends.borrow().iter() {
         if let Some(first) = first.filter(|first| alone(*back, *first)) {
             outcome.first_sends_ms.push(ms(first - *back));

@@ -13,9 +13,21 @@ pub(crate) enum Family {
     Processes,
     Postgres,
     Gateway,
+    Network,
+    Disk,
+    Clock,
+    Copies,
 }
 
-pub(crate) const FAMILIES: [Family; 3] = [Family::Processes, Family::Postgres, Family::Gateway];
+pub(crate) const FAMILIES: [Family; 7] = [
+    Family::Processes,
+    Family::Postgres,
+    Family::Gateway,
+    Family::Network,
+    Family::Disk,
+    Family::Clock,
+    Family::Copies,
+];
 
 impl Family {
     pub(crate) fn name(self) -> &'static str {
@@ -23,6 +35,10 @@ impl Family {
             Family::Processes => "processes",
             Family::Postgres => "postgres",
             Family::Gateway => "gateway",
+            Family::Network => "network",
+            Family::Disk => "disk",
+            Family::Clock => "clock",
+            Family::Copies => "copies",
         }
     }
 
@@ -66,6 +82,19 @@ pub(crate) enum What {
     Down,
     Freeze,
     Receipts,
+    CutDatabase,
+    RefuseDatabase,
+    HalfOpenListen,
+    HalfOpenLock,
+    CutGateway,
+    RefuseGateway,
+    WalFull,
+    LogFull,
+    LogDevice,
+    DaemonClock,
+    DatabaseClock,
+    Clone,
+    Restored,
 }
 
 /// One kind of fault, and within which bounds it is drawn.
@@ -96,7 +125,7 @@ const ONCE: (u64, u64) = (1, 1);
 const AT_ONCE: (u64, u64) = (0, 0);
 
 #[rustfmt::skip]
-pub(crate) const KINDS: [Kind; 32] = [
+pub(crate) const KINDS: [Kind; 45] = [
     kind(What::Kill, Family::Processes, ("kill", "SIGKILL of one daemon, which is started again later"), (0, 2000), ONCE),
     kind(What::KillAll, Family::Processes, ("kill-all", "SIGKILL of every daemon at the same moment"), (0, 1500), ONCE),
     kind(What::Pause, Family::Processes, ("pause", "SIGSTOP for less than the lease, SIGCONT"), (100, 700), ONCE),
@@ -129,6 +158,19 @@ pub(crate) const KINDS: [Kind; 32] = [
     kind(What::Down, Family::Gateway, ("down", "the gateway's port closed, its connections cut"), (200, 5000), ONCE),
     kind(What::Freeze, Family::Gateway, ("freeze", "requests are read and stand still; then handled, or forgotten"), (200, 4000), ONCE),
     kind(What::Receipts, Family::Gateway, ("receipts", "receipts come twice, late and in the wrong order"), (500, 4000), ONCE),
+    kind(What::CutDatabase, Family::Network, ("database-dropped", "packets between one daemon and PostgreSQL dropped"), (500, 4500), ONCE),
+    kind(What::RefuseDatabase, Family::Network, ("database-rejected", "packets between one daemon and PostgreSQL rejected with a reset"), (300, 3000), ONCE),
+    kind(What::HalfOpenListen, Family::Network, ("listen-half-open", "packets of the listening session dropped: it looks open and hears nothing"), (2000, 6000), ONCE),
+    kind(What::HalfOpenLock, Family::Network, ("lock-half-open", "packets of the session that holds the leader's lock dropped"), (2000, 5000), ONCE),
+    kind(What::CutGateway, Family::Network, ("gateway-dropped", "packets to and from the gateway dropped"), (500, 4000), ONCE),
+    kind(What::RefuseGateway, Family::Network, ("gateway-rejected", "packets to and from the gateway rejected with a reset"), (300, 3000), ONCE),
+    kind(What::WalFull, Family::Disk, ("wal-full", "the file system of PostgreSQL's WAL is full; PostgreSQL panics"), (300, 2000), ONCE),
+    kind(What::LogFull, Family::Disk, ("log-full", "the file system of the daemons' logs is full"), (500, 4000), ONCE),
+    kind(What::LogDevice, Family::Disk, ("log-device", "a daemon is started with a log that takes nothing"), (500, 4000), ONCE),
+    kind(What::DaemonClock, Family::Clock, ("daemon-clock", "the clock of one daemon's host stepped by so many minutes"), (1000, 5000), (1, 1560)),
+    kind(What::DatabaseClock, Family::Clock, ("database-clock", "the clock of PostgreSQL's host stepped by so many minutes"), (1000, 4000), (1, 50)),
+    kind(What::Clone, Family::Copies, ("clone", "the database dumped into another cluster, with a daemon of its own"), (1500, 3500), ONCE),
+    kind(What::Restored, Family::Copies, ("restored", "a base backup restored to a timeline of its own an hour later, with a daemon of its own"), (1500, 3500), ONCE),
 ];
 
 impl What {
@@ -164,7 +206,11 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.what.kind();
         write!(f, "{}/{}", kind.family.name(), kind.name)?;
-        if kind.family == Family::Processes {
+        let one_daemon = matches!(
+            self.what,
+            What::CutDatabase | What::RefuseDatabase | What::LogDevice | What::DaemonClock
+        );
+        if kind.family == Family::Processes || one_daemon {
             match self.whom {
                 Whom::Leader => write!(f, " leader")?,
                 Whom::Number(number) => write!(f, " daemon {number}")?,
@@ -205,6 +251,17 @@ pub(crate) struct Site {
     pub(crate) tcp: bool,
     pub(crate) pool_size: u64,
     pub(crate) lookahead: u64,
+    pub(crate) needs: Needs,
+}
+
+/// What the events need that costs something to have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    pub(crate) small_wal: bool,
+    pub(crate) small_log: bool,
+    pub(crate) daemon_clock: bool,
+    pub(crate) database_clock: bool,
+    pub(crate) clone: bool,
 }
 
 /// How a client writes.
@@ -269,11 +326,21 @@ impl Shape {
 
 pub(crate) fn draw(seed: u64, shape: &Shape) -> Schedule {
     let mut random = Random::new(seed);
-    let site = draw_site(&mut random.fork());
+    let mut site = draw_site(&mut random.fork());
     let window_ms = random.between(3500, 6500);
     let clients = draw_clients(&mut random.fork(), shape);
     let families = draw_families(seed, &mut random.fork(), shape);
     let events = draw_events(seed, &mut random.fork(), (shape, &families), (&site, window_ms));
+    // The socket cannot be cut.
+    site.tcp |= families.contains(&Family::Network);
+    let has = |what| events.iter().any(|event| event.what == what);
+    site.needs = Needs {
+        small_wal: has(What::WalFull),
+        small_log: has(What::LogFull),
+        daemon_clock: has(What::DaemonClock),
+        database_clock: has(What::DatabaseClock),
+        clone: has(What::Clone),
+    };
     let log_filter = shape.log_filter.clone().unwrap_or_else(|| "info".to_owned());
     Schedule { seed, families, site, clients, window_ms, log_filter, events }
 }
@@ -299,6 +366,7 @@ fn draw_site(random: &mut Random) -> Site {
         tcp: random.chance(50),
         pool_size: random.pick(&[2, 4, 6]),
         lookahead: random.pick(&[100, 500, 2000]),
+        needs: Needs::default(),
     }
 }
 

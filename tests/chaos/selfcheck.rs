@@ -2,13 +2,15 @@
 //! found to be wrong.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::books::{Books, Breach, Row, Sent, compare};
 use crate::clients::{Cancel, Fate, Wish, Written};
 use crate::run::play;
+use crate::runtime;
 use crate::sabotage::Sabotage;
 use crate::schedule::{FAMILIES, Shape, draw};
-use crate::{runtime, template};
+use crate::template::Stage;
 
 /// As many schedules as the short form plays.
 const SHORT_FORM: u64 = 20;
@@ -127,13 +129,13 @@ fn check_comparison(wrong: &mut Vec<String>) {
 /// Plays schedules without faults, falsifies what they leave behind, and compares.
 fn check_sabotage(wrong: &mut Vec<String>) {
     let runtime = runtime();
-    let template = runtime.block_on(template::make());
+    let stage = Arc::new(runtime.block_on(Stage::make()));
     let shape = Shape { only: Some("none".to_owned()), messages: Some(150), log_filter: None };
     let every = [None, Some(Sabotage::Lost), Some(Sabotage::Doubled), Some(Sabotage::Stuck)];
     for (seed, sabotage) in (0..).zip(every) {
         let directory = tempfile::tempdir().unwrap();
         let schedule = draw(seed, &shape);
-        let outcome = runtime.block_on(play(schedule, &template, directory.path(), sabotage));
+        let outcome = runtime.block_on(play(schedule, &stage, directory.path(), sabotage));
         let found: Vec<Breach> = outcome.comparison.findings.iter().map(|finding| finding.breach).collect();
         let expected: Vec<Breach> = sabotage.map(Sabotage::breach).into_iter().collect();
         if found != expected {

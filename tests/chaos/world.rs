@@ -3,19 +3,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Config, NoTls};
 
-use crate::daemons::Slot;
+use crate::daemons::{Slot, clock_environment, set_clock};
+use crate::disk::SmallDisk;
 use crate::schedule::{Dialect, Schedule, What, Whom};
 use crate::support::cluster::Cluster;
 use crate::support::sim::SimProcess;
 use crate::support::site::free_port;
-use crate::template::{DAEMON, DATABASE};
+use crate::template::{DAEMON, DATABASE, Stage};
 
 /// Where receipts are posted, in the simulator's and in every daemon's settings.
 const CALLBACK_PATH: &str = "/cb/chaos-0123456789abcdef";
@@ -25,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) struct World {
+    pub(crate) stage: Arc<Stage>,
     pub(crate) schedule: Schedule,
     pub(crate) directory: PathBuf,
     pub(crate) cluster: Mutex<Cluster>,
@@ -34,7 +39,14 @@ pub(crate) struct World {
     pub(crate) callback_port: u16,
     pub(crate) callback_ports: Vec<u16>,
     pub(crate) notes: Notes,
+    /// What PostgreSQL's clock is off by, if it can be set.
+    pub(crate) database_clock: PathBuf,
+    /// A cluster of another identity, for one copy of the database.
+    pub(crate) stranger: Mutex<Option<Cluster>>,
     superuser: Config,
+    // Last: whatever writes to them must have ended.
+    pub(crate) wal_disk: Option<SmallDisk>,
+    pub(crate) log_disk: Option<SmallDisk>,
 }
 
 /// What is noted while the faults strike.
@@ -45,6 +57,12 @@ pub(crate) struct Notes {
     pub(crate) spans: RefCell<Vec<(Instant, Option<Instant>)>>,
     /// Times at which the leader was killed while a standby lived.
     pub(crate) kills: RefCell<Vec<Instant>>,
+    /// Times at which the leader was paused or cut off for longer than its lease while a standby lived.
+    pub(crate) silences: RefCell<Vec<Instant>>,
+    /// Copies of the database that were started.
+    pub(crate) copies: Cell<usize>,
+    /// Those whose daemons held everything back.
+    pub(crate) copies_held: Cell<u64>,
     /// Times at which PostgreSQL took connections again, and the first message accepted after each.
     pub(crate) first_sends: RefCell<Vec<(Instant, Option<Instant>)>>,
     /// Changes of the epoch as they were seen.
@@ -61,31 +79,53 @@ pub(crate) struct Notes {
 
 impl World {
     /// Copies the template, and starts all but the daemons.
-    pub(crate) async fn new(schedule: Schedule, template: &Cluster, directory: &Path) -> World {
-        let mut cluster = template.copy();
+    pub(crate) async fn new(schedule: Schedule, stage: &Arc<Stage>, directory: &Path) -> World {
+        let site = &schedule.site;
+        let mut cluster = stage.template.copy();
+        let can = |what: What| stage.machine.lacks(what).is_none();
+        let wal_disk = (site.needs.small_wal && can(What::WalFull)).then(|| small_wal(&cluster));
+        let log_disk = (site.needs.small_log && can(What::LogFull)).then(|| SmallDisk::mount(16));
+        let database_clock = cluster.socket().join("clock");
+        if let Some(faketime) = stage.machine.faketime.as_deref().filter(|_| site.needs.database_clock) {
+            set_clock(&database_clock, 0);
+            for (name, value) in clock_environment(faketime, &database_clock) {
+                cluster.set_environment(name, value);
+            }
+        }
         cluster.run().await;
         let callback_port = free_port();
         let sim = SimProcess::start(&[]).await;
         sim.settings(&sim_settings(&schedule, callback_port)).await;
         let superuser = cluster.config(DATABASE);
-        let callback_ports: Vec<u16> = (0..schedule.site.daemons).map(|_| free_port()).collect();
-        let slots = (0..schedule.site.daemons)
-            .map(|number| {
-                let url = daemon_url(&schedule, &cluster, number);
-                let text = config(&schedule, sim.address("gateway"), &url, callback_ports[number]);
-                RefCell::new(Slot::new(number, directory, &text))
-            })
-            .collect();
+        let callback_ports: Vec<u16> = (0..site.daemons).map(|_| free_port()).collect();
+        let make_slot = |number| {
+            let url = daemon_url(&schedule, &cluster, number);
+            let text = config(&schedule, sim.address("gateway"), &url, callback_ports[number]);
+            let mut slot = Slot::new(number, directory, &text);
+            if let Some(disk) = &log_disk {
+                slot.log_in(&disk.path());
+            }
+            if let Some(faketime) = stage.machine.faketime.as_deref().filter(|_| site.needs.daemon_clock) {
+                slot.with_clock(faketime);
+            }
+            RefCell::new(slot)
+        };
+        let slots = (0..site.daemons).map(make_slot).collect();
         World {
-            schedule,
+            stage: Arc::clone(stage),
             directory: directory.to_path_buf(),
-            cluster: Mutex::new(cluster),
             sim,
             slots,
             callback_port,
             callback_ports,
             notes: Notes::default(),
+            database_clock,
+            stranger: Mutex::new(site.needs.clone.then(|| stage.stranger.copy())),
             superuser,
+            wal_disk,
+            log_disk,
+            cluster: Mutex::new(cluster),
+            schedule,
         }
     }
 
@@ -140,6 +180,10 @@ impl World {
             .count()
     }
 
+    pub(crate) fn gateway_port(&self) -> u16 {
+        self.sim.address("gateway").rsplit(':').next().and_then(|port| port.parse().ok()).unwrap()
+    }
+
     pub(crate) fn note_slow_client(&self) {
         self.notes.slow_clients.set(self.notes.slow_clients.get() + 1);
     }
@@ -156,6 +200,18 @@ impl World {
     pub(crate) async fn accepted(&self) -> u64 {
         self.sim.state().await["accepted"].as_u64().unwrap()
     }
+}
+
+/// Moves a cluster's WAL to a disk with room for little more than it needs.
+fn small_wal(cluster: &Cluster) -> SmallDisk {
+    let disk = SmallDisk::mount(112);
+    let wal = cluster.data().join("pg_wal");
+    let moved = Command::new("cp").arg("-a").arg(wal.join(".")).arg(disk.path()).status().unwrap();
+    assert!(moved.success(), "the WAL can be moved");
+    std::fs::remove_dir_all(&wal).unwrap();
+    symlink(disk.path(), &wal).unwrap();
+    cluster.configure("wal_keep_size = 0\nmax_wal_size = '32MB'\nmin_wal_size = '32MB'");
+    disk
 }
 
 fn sim_settings(schedule: &Schedule, callback_port: u16) -> Value {
@@ -184,7 +240,7 @@ fn daemon_url(schedule: &Schedule, cluster: &Cluster, number: usize) -> String {
 }
 
 /// The configuration of one daemon. Limits are short, so that what they are for happens within a schedule.
-fn config(schedule: &Schedule, gateway: &str, url: &str, callback_port: u16) -> String {
+pub(crate) fn config(schedule: &Schedule, gateway: &str, url: &str, callback_port: u16) -> String {
     let site = &schedule.site;
     let account = "username = \"demo\"\npassword = \"demo-password\"";
     let main = match site.dialect {

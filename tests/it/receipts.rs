@@ -251,7 +251,8 @@ async fn a_receipt_is_written_in_place() {
     site.queue(200).await;
     site.until_counts("all are accepted", |counts| counts.only(&["accepted"])).await;
     let hot = "SELECT pg_stat_get_xact_tuples_hot_updated('sms.outbox'::regclass)";
-    assert_eq!(site.number(hot).await, 0);
+    // Room beside the rows, as there is when vacuum has been there since they were sent.
+    site.run("VACUUM sms.outbox").await;
     let row = "SELECT array_agg(gateway_ref ORDER BY id) FROM sms.outbox";
     let references: Vec<String> = site.sql.query_one(row, &[]).await.unwrap().get(0);
     assert_eq!(references.len(), 200);
@@ -274,7 +275,6 @@ async fn a_receipt_is_written_in_place() {
     assert_eq!(changed.len(), 200);
     let hot = site.number(hot).await;
     site.run("COMMIT").await;
-    // Where a page is full there is no place beside the row.
     assert!(hot > 150, "{hot} of 200 were written in place");
 }
 

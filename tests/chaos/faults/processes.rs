@@ -33,15 +33,16 @@ pub(super) async fn strike(world: &World, event: &Event) {
             }
         }
         What::Pause | What::PauseBeyondLease => {
+            let leads = world.leader().await == Some(number);
+            if leads && world.standbys(number) > 0 && event.what == What::PauseBeyondLease {
+                world.notes.silences.borrow_mut().push(Instant::now());
+            }
             slot.borrow_mut().pause();
             last(event).await;
             slot.borrow_mut().resume();
         }
         What::Terminate => {
-            world.notes.stops.set(world.notes.stops.get() + 1);
-            if slot.borrow_mut().terminate() {
-                until_gone(world, number).await;
-            }
+            stop(world, number).await;
             last(event).await;
             slot.borrow_mut().start();
         }
@@ -50,6 +51,14 @@ pub(super) async fn strike(world: &World, event: &Event) {
             slot.borrow_mut().reload();
         }
         other => unreachable!("{other:?} is no fault of processes"),
+    }
+}
+
+/// SIGTERM, and waits until it is gone.
+pub(super) async fn stop(world: &World, number: usize) {
+    world.notes.stops.set(world.notes.stops.get() + 1);
+    if world.slots[number].borrow_mut().terminate() {
+        until_gone(world, number).await;
     }
 }
 

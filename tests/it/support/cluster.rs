@@ -44,6 +44,8 @@ pub(crate) struct Cluster {
     directory: TempDir,
     port: u16,
     server: Option<Child>,
+    /// Variables that the server is started with.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Cluster {
@@ -63,7 +65,7 @@ impl Cluster {
 
     /// A running streaming replica of this cluster. Its walreceiver is called `name`, for `synchronous_standby_names`.
     pub(crate) async fn replica(&self, name: &str, settings: &str) -> Cluster {
-        let mut replica = self.base_backup(name, true);
+        let mut replica = self.base_backup(name, true).unwrap();
         replica.configure(settings);
         replica.run().await;
         replica
@@ -72,6 +74,11 @@ impl Cluster {
     /// A backup as `pg_basebackup` makes it, restored into a directory of its own, not running yet: see
     /// [`Cluster::run`]. Without [`Cluster::recover_to_a_new_timeline`] it keeps the timeline.
     pub(crate) fn backup(&self) -> Cluster {
+        self.try_backup().unwrap()
+    }
+
+    /// The same where the server may be in no state to be copied.
+    pub(crate) fn try_backup(&self) -> Result<Cluster, String> {
         self.base_backup("backup", false)
     }
 
@@ -91,7 +98,7 @@ impl Cluster {
         self.give_to_server(&self.data().join("recovery.signal"));
     }
 
-    fn base_backup(&self, name: &str, standby: bool) -> Cluster {
+    fn base_backup(&self, name: &str, standby: bool) -> Result<Cluster, String> {
         let copy = Cluster::empty();
         let source = format!(
             "host={} port={} user=postgres application_name={name}",
@@ -111,14 +118,18 @@ impl Cluster {
         if standby {
             command.arg("--write-recovery-conf");
         }
-        command.succeed();
-        copy
+        let output = command.output().expect("pg_basebackup can be started");
+        if output.status.success() {
+            Ok(copy)
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 
     fn empty() -> Cluster {
         // Short: the path of a Unix socket has at most 107 bytes.
         let directory = tempfile::Builder::new().prefix("outboxd-cl.").tempdir_in("/tmp").unwrap();
-        let cluster = Cluster { directory, port: free_port(), server: None };
+        let cluster = Cluster { directory, port: free_port(), server: None, environment: Vec::new() };
         cluster.give_to_server(cluster.directory.path());
         cluster
     }
@@ -128,6 +139,11 @@ impl Cluster {
     pub(crate) fn configure(&self, settings: &str) {
         let mut file = OpenOptions::new().append(true).open(self.data().join("postgresql.conf")).unwrap();
         writeln!(file, "\n{settings}").unwrap();
+    }
+
+    /// A variable of the server's environment, from its next start on.
+    pub(crate) fn set_environment(&mut self, name: &'static str, value: impl Into<String>) {
+        self.environment.push((name, value.into()));
     }
 
     /// Starts the server and waits until it takes connections; after a crash that is after recovery.
@@ -176,7 +192,10 @@ impl Cluster {
 
     fn spawn(&self, arguments: &[&str]) -> Child {
         let log = OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        as_server(&binary("postgres"))
+        // Set behind the change of the user: what libraries make at their start must belong to PostgreSQL's.
+        as_server(Path::new("env"))
+            .args(self.environment.iter().map(|(name, value)| format!("{name}={value}")))
+            .arg(binary("postgres"))
             .arg("-D")
             .arg(self.data())
             .arg("-p")
@@ -266,7 +285,7 @@ impl Cluster {
         self.directory.path().join("log")
     }
 
-    fn give_to_server(&self, path: &Path) {
+    pub(crate) fn give_to_server(&self, path: &Path) {
         if let Some((user, group)) = server_user() {
             chown(path, Some(user), Some(group)).unwrap();
         }
