@@ -32,8 +32,9 @@ pub fn pool(database: &Database) -> Result<Pool, StoreError> {
     let mut config = database.connect.clone();
     // Queues have statistics that are wrong most of the time: right after a big delete or insert the planner would
     // choose a sequential scan, a hash join or a sort. Every statement here has one good plan, along an index.
+    // Whatever the site's default is: serializable, our statements would be rolled back, and roll back others'.
     let settings = format!(
-        "-c synchronous_commit=on -c lock_timeout={} -c statement_timeout={} -c jit=off -c plan_cache_mode=force_generic_plan \
+        "-c default_transaction_isolation=read\\ committed -c synchronous_commit=on -c lock_timeout={} -c statement_timeout={} -c jit=off -c plan_cache_mode=force_generic_plan \
          -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off \
          -c idle_in_transaction_session_timeout={} -c search_path=pg_catalog",
         LOCK_TIMEOUT.as_millis(),

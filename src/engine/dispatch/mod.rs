@@ -349,6 +349,10 @@ impl Dispatch {
         }
         if self.clockwork.complaints.is_news(error) {
             warn!(%error, "the database does not answer as it should; trying again");
+            if matches!(error, StoreError::Refused { .. } | StoreError::Answer { .. }) {
+                let text = format!("what needs this statement waits: {error}; see outboxd check");
+                let _news = self.alarm(|alarms| &mut alarms.statements, Some(text));
+            }
         }
         self.trouble = Some(now + TROUBLE_PAUSE);
     }
@@ -356,6 +360,7 @@ impl Dispatch {
     fn database_works(&mut self, statement: Statement) {
         if self.clockwork.complaints.are_over(statement.name) {
             info!("the database works again");
+            let _news = self.alarm(|alarms| &mut alarms.statements, None);
         }
         let free = self.clockwork.lock_met.take_if(|met| met.statement == statement.name);
         if free.is_some_and(|met| met.said) {
