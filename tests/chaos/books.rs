@@ -218,6 +218,8 @@ impl Entry<'_> {
             ("cancelled", _) => *cancel != Cancel::No,
             ("queued", Wish::Scheduled) => *cancel != Cancel::Acknowledged,
             (_, Wish::Scheduled) => false,
+            // Written while PostgreSQL's clock was ahead, it waits until that time has come, like any other.
+            ("queued", Wish::Refused) => !row.due,
             (status, Wish::Refused) => status == "failed",
             ("failed", _) => false,
             (status, Wish::Undelivered) => status != "delivered" && status != "expired",
