@@ -12,8 +12,7 @@ pub(crate) const ISOLATION: &str = "OUTBOXD_CHAOS_ISOLATION";
 
 /// Brings the loopback interface of a new network namespace up, and becomes what follows. Shared memory is ours alone as
 /// well: what killed processes leave there goes with us.
-const ENTER: &str =
-    "ip link set lo up && mount -t tmpfs -o mode=1777 chaos /dev/shm && exec \"$0\" \"$@\"";
+const ENTER: &str = "ip link set lo up && mount -t tmpfs -o mode=1777 chaos /dev/shm && exec \"$0\" \"$@\"";
 
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
