@@ -7,6 +7,7 @@
 
 mod anomaly;
 mod bad_input;
+mod big_queue;
 mod cli_check;
 mod cli_hold;
 mod cli_migrate;
