@@ -136,6 +136,7 @@ async fn database_ready(config: &Config, store: &Store) -> anyhow::Result<bool> 
     loop {
         match look_at_database(config, store).await {
             Ok(doorbell) => return Ok(doorbell?),
+            Err(error @ StoreError::WrongWay { .. }) => return Err(error.into()),
             Err(error) => {
                 if !said {
                     warn!(%error, database = config.database.shown, "waiting for the database");
@@ -155,14 +156,20 @@ async fn look_at_database(config: &Config, store: &Store) -> Result<Result<bool,
         SchemaState::Newer(version) => return Ok(Err(SchemaError::Newer(version))),
         SchemaState::Altered(version) => return Ok(Err(SchemaError::Altered(version))),
     }
+    if let Some(direct) = &config.database.direct {
+        store.compare_ways(direct).await?;
+    }
     let found = store.doorbell().await?;
+    let comes_through = config.database.sessions().is_some();
     let doorbell = match config.queue.wake {
         Wake::Poll => false,
         Wake::Notify => true,
-        Wake::Auto => found.rings && !found.prepared_transactions,
+        Wake::Auto => comes_through && found.rings && !found.prepared_transactions,
     };
     if !doorbell && config.queue.wake == Wake::Auto {
-        let why = if found.rings {
+        let why = if !comes_through {
+            "no notification comes through the pooler, and there is no direct_url"
+        } else if found.rings {
             "prepared transactions are allowed here"
         } else {
             "its triggers are missing or disabled"

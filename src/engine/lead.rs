@@ -98,7 +98,8 @@ pub struct Candidate {
 impl Candidate {
     /// Runs until its task is dropped: standby, leader, standby again.
     pub async fn run(self, events: mpsc::Sender<Event>) {
-        let mut complained = false;
+        // What was said since we led last: each fault once, and another one when it takes its place.
+        let mut said: BTreeSet<String> = BTreeSet::new();
         loop {
             let error = match self.term(&events).await {
                 Ok(never) => match never {},
@@ -110,10 +111,11 @@ impl Candidate {
                     return;
                 }
                 warn!(%error, "lost leadership; nothing is sent until it is regained");
-            } else if !complained {
+                said.clear();
+                said.insert(error.to_string());
+            } else if said.insert(error.to_string()) {
                 warn!(%error, "cannot become leader yet; trying again");
             }
-            complained = true;
             tokio::time::sleep((self.lease_length / 5).min(Duration::from_secs(1))).await;
         }
     }
@@ -135,7 +137,7 @@ impl Candidate {
         };
         // From the asking for the lock on; confirmed while the takeover is under way, which may wait for locks.
         let leading = {
-            let takeover = self.take_over();
+            let takeover = self.take_over(session.holder());
             tokio::pin!(takeover);
             loop {
                 tokio::select! {
@@ -156,6 +158,15 @@ impl Candidate {
                 tokio::time::sleep(beat).await;
             }
         };
+        let holder = session.holder();
+        let looking = async {
+            loop {
+                tokio::time::sleep(beat).await;
+                if let Err(error) = self.lock_is_here(holder).await {
+                    break error;
+                }
+            }
+        };
         let confirming = async {
             loop {
                 tokio::time::sleep(beat).await;
@@ -167,11 +178,13 @@ impl Candidate {
         };
         tokio::select! {
             never = showing => never,
+            error = looking => Err(error),
             error = confirming => Err(error),
         }
     }
 
-    async fn take_over(&self) -> Result<Leading, StoreError> {
+    async fn take_over(&self, holder: Option<i32>) -> Result<Leading, StoreError> {
+        self.lock_is_here(holder).await?;
         let standing = self.store.standing().await?;
         let hold = why_hold(&standing);
         if let Some(reason) = &hold {
@@ -224,6 +237,26 @@ impl Candidate {
             warn!(messages = written, "the failover had lost their results; written again from memory");
         }
         Ok(())
+    }
+
+    /// With two ways to the server (a pooler, and one past it) the lock may be held in another database than our
+    /// statements go to, by mistake or since the ways were switched to another server one after the other. It then
+    /// keeps nobody away. Nor may we keep it where the statements' way is closed: a pooler that is to be paused waits
+    /// for our transaction to end, and another daemon's way may be open.
+    async fn lock_is_here(&self, holder: Option<i32>) -> Result<(), StoreError> {
+        let (true, Some(holder)) = (self.database.has_two_ways(), holder) else { return Ok(()) };
+        match tokio::time::timeout(self.lease_length, self.store.sees_lock(holder)).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(StoreError::WrongWay {
+                what: "the lock is not held in the database that statements go to".to_owned(),
+                advice: "let url and direct_url lead to the same server; the pooler may have been switched to another",
+            }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                let waited = self.lease_length;
+                Err(StoreError::Unavailable(format!("nothing came through the pooler for {waited:?}")))
+            }
+        }
     }
 
     async fn show(&self, role: Role) {
