@@ -25,6 +25,8 @@ mod house;
 mod journey;
 mod layers;
 mod oracles;
+mod pooler;
+mod pooler_ways;
 mod privileges;
 mod readme;
 mod receipts;

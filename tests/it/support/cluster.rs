@@ -79,7 +79,7 @@ impl Cluster {
         File::create(self.data().join("recovery.signal")).unwrap();
         // A server that takes connections while it recovers would be called ready too early.
         self.configure("restore_command = 'false'\nhot_standby = off");
-        self.give_to_server(&self.data().join("recovery.signal"));
+        give_to_server(&self.data().join("recovery.signal"));
     }
 
     fn base_backup(&self, name: &str, standby: bool) -> Cluster {
@@ -110,7 +110,7 @@ impl Cluster {
         // Short: the path of a Unix socket has at most 107 bytes.
         let directory = tempfile::Builder::new().prefix("outboxd-cl.").tempdir_in("/tmp").unwrap();
         let cluster = Cluster { directory, port: free_port(), server: None };
-        cluster.give_to_server(cluster.directory.path());
+        give_to_server(cluster.directory.path());
         cluster
     }
 
@@ -228,12 +228,6 @@ impl Cluster {
     fn log_file(&self) -> PathBuf {
         self.directory.path().join("log")
     }
-
-    fn give_to_server(&self, path: &Path) {
-        if let Some((user, group)) = server_user() {
-            chown(path, Some(user), Some(group)).unwrap();
-        }
-    }
 }
 
 impl Drop for Cluster {
@@ -274,8 +268,14 @@ fn server_user() -> Option<(u32, u32)> {
     Some(of("postgres").or_else(|| of("nobody")).expect("a user that PostgreSQL may run as"))
 }
 
+pub(crate) fn give_to_server(path: &Path) {
+    if let Some((user, group)) = server_user() {
+        chown(path, Some(user), Some(group)).unwrap();
+    }
+}
+
 /// A command of the server's user, which dies with the test.
-fn as_server(program: &Path) -> Command {
+pub(crate) fn as_server(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "QUIT"]);
     if let Some((user, group)) = server_user() {

@@ -6,6 +6,7 @@
 pub(crate) mod cli;
 pub(crate) mod cluster;
 pub(crate) mod daemon;
+pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod sim;
 pub(crate) mod site;
