@@ -54,8 +54,8 @@ BEGIN
     IF before.status IN ('failed', 'undelivered', 'expired', 'unknown') OR before.held THEN
         IF before.status = 'unknown' THEN
             -- A late receipt for the attempt that is given up must still find its message.
-            INSERT INTO outboxd.attempt (message_id, attempt, gateway, gateway_ref, verdict, note)
-            VALUES (before.id, before.attempts, before.sent_via, before.gateway_ref, 'unknown',
+            INSERT INTO outboxd.attempt (message_id, row_made, attempt, gateway, gateway_ref, verdict, note)
+            VALUES (before.id, before.created_at, before.attempts, before.sent_via, before.gateway_ref, 'unknown',
                     format('sent again by force, asked by %s', session_user));
         END IF;
         UPDATE sms.outbox AS o

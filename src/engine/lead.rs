@@ -5,18 +5,19 @@
 //! cut-off leader from starting anything, the second keeps it from committing anything.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
 
 use crate::clock::{self, Moment};
 use crate::config::Database;
 use crate::engine::Event;
+use crate::engine::complaints::Complaints;
 use crate::engine::memory::Memory;
-use crate::message::Nonce;
 use crate::store::control::{Identity, Role};
 use crate::store::leader::{LeaderSession, LostResult, Standing};
 use crate::store::queue::WaveKey;
@@ -25,11 +26,22 @@ use crate::store::{Store, StoreError};
 /// A new timeline is a failover, not a restored backup, if a leader was alive so shortly before.
 const FAILOVER_WITHIN: Duration = Duration::from_secs(120);
 
+/// Between two tries of a standby for the lock. The server lets go of the lock as soon as a leader's process has ended, so
+/// this is what a takeover then takes; each try is one small statement without a write.
+const STANDBY_PAUSE: Duration = Duration::from_millis(400);
+
+/// First and longest pause before the lock session is made anew. A server that was restarted is to be noticed soon, and
+/// one that is down or refuses us costs two tries a second.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
 /// Until when we may start requests.
 #[derive(Debug, Default)]
 pub struct Lease {
     until: AtomicU64,
     epoch: AtomicI64,
+    /// The last epoch of ours that was found to be over.
+    superseded: watch::Sender<i64>,
 }
 
 impl Lease {
@@ -53,6 +65,20 @@ impl Lease {
 
     fn revoke(&self) {
         self.until.store(0, Ordering::Release);
+    }
+
+    /// The database knows a later epoch than this one of ours, so none of our waves is taken any more.
+    pub fn supersede(&self, epoch: i64) {
+        self.superseded.send_replace(epoch);
+    }
+
+    /// Returns once this epoch was found to be over.
+    async fn until_superseded(&self, epoch: i64) {
+        let mut superseded = self.superseded.subscribe();
+        if superseded.wait_for(|over| *over >= epoch).await.is_err() {
+            // Not while we are there.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -79,7 +105,6 @@ impl OwnWaves {
 #[derive(Debug, Clone)]
 pub struct Leading {
     pub epoch: i64,
-    pub nonce: Nonce,
     pub held: Option<String>,
 }
 
@@ -98,42 +123,52 @@ pub struct Candidate {
 impl Candidate {
     /// Runs until its task is dropped: standby, leader, standby again.
     pub async fn run(self, events: mpsc::Sender<Event>) {
-        // What was said since we led last: each fault once, and another one when it takes its place.
-        let mut said: BTreeSet<String> = BTreeSet::new();
+        let mut trouble = Trouble::default();
         loop {
-            let error = match self.term(&events).await {
+            let error = match self.term(&events, &mut trouble).await {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
-            if self.lease.until.load(Ordering::Acquire) != 0 {
+            if matches!(error, StoreError::InDoubt { .. } | StoreError::Unavailable(_)) {
+                // What cut off this session has cut off those that rest in the pool: each would be found out by a
+                // statement that waits for its time limit.
+                self.store.forget_idle_connections();
+            }
+            let led = self.lease.until.load(Ordering::Acquire) != 0;
+            if led {
                 self.lease.revoke();
                 if events.send(Event::Deposed).await.is_err() {
                     return;
                 }
-                warn!(%error, "lost leadership; nothing is sent until it is regained");
-                said.clear();
-                said.insert(error.to_string());
-            } else if said.insert(error.to_string()) {
-                warn!(%error, "cannot become leader yet; trying again");
             }
-            tokio::time::sleep((self.lease_length / 5).min(Duration::from_secs(1))).await;
+            if trouble.complaints.is_news(&error) {
+                if led {
+                    warn!(%error, "lost leadership; nothing is sent until it is regained");
+                } else {
+                    warn!(%error, "cannot become leader yet; trying again");
+                }
+            }
+            tokio::time::sleep(trouble.next_pause()).await;
         }
     }
 
-    async fn term(&self, events: &mpsc::Sender<Event>) -> Result<std::convert::Infallible, StoreError> {
+    async fn term(
+        &self,
+        events: &mpsc::Sender<Event>,
+        trouble: &mut Trouble,
+    ) -> Result<Infallible, StoreError> {
         let mut session = LeaderSession::connect(&self.database, self.lease_length).await?;
-        let beat = self.lease_length / 4;
-        let mut standby_since: Option<Moment> = None;
-        let mut confirmed_at = loop {
-            if let Some(at) = session.try_lock().await? {
-                break at;
-            }
-            if standby_since.is_none() {
+        let mut confirmed_at = match session.try_lock().await? {
+            Some(at) => at,
+            None => {
                 info!("standby: another daemon leads this outbox");
-                standby_since = Some(clock::now());
+                *trouble = Trouble::default();
+                // Side by side: a heartbeat that waits for a connection must not make the takeover late.
+                tokio::select! {
+                    won = self.stand_by(&mut session) => won?,
+                    never = self.keep_showing(Role::Standby) => match never {},
+                }
             }
-            self.show(Role::Standby).await;
-            tokio::time::sleep(beat).await;
         };
         // From the asking for the lock on; confirmed while the takeover is under way, which may wait for locks.
         let leading = {
@@ -142,26 +177,21 @@ impl Candidate {
             loop {
                 tokio::select! {
                     leading = &mut takeover => break leading?,
-                    () = tokio::time::sleep(beat) => confirmed_at = session.confirm().await?,
+                    () = tokio::time::sleep(self.beat()) => confirmed_at = session.confirm().await?,
                 }
             }
         };
-        self.lease.begin(leading.epoch, confirmed_at, self.lease_length);
+        let epoch = leading.epoch;
+        self.lease.begin(epoch, confirmed_at, self.lease_length);
         info!(epoch = leading.epoch, held = leading.held.is_some(), "leading");
+        *trouble = Trouble::default();
         if events.send(Event::Lead(leading)).await.is_err() {
             std::future::pending::<()>().await;
         }
-        // Side by side: a heartbeat that waits for a connection must not cost the leadership.
-        let showing = async {
-            loop {
-                self.show(Role::Leader).await;
-                tokio::time::sleep(beat).await;
-            }
-        };
         let holder = session.holder();
         let looking = async {
             loop {
-                tokio::time::sleep(beat).await;
+                tokio::time::sleep(self.beat()).await;
                 if let Err(error) = self.lock_is_here(holder).await {
                     break error;
                 }
@@ -169,17 +199,43 @@ impl Candidate {
         };
         let confirming = async {
             loop {
-                tokio::time::sleep(beat).await;
+                if let Err(error) = session.rest(self.beat()).await {
+                    break error;
+                }
                 match session.confirm().await {
                     Ok(at) => self.lease.renew(at, self.lease_length),
                     Err(error) => break error,
                 }
             }
         };
+        // Although we hold the lock: a takeover that was given up as lost (ours, or that of a daemon before us) has come to
+        // the server late. Nobody else would end this term, so it is begun anew.
+        let superseded = self.lease.until_superseded(epoch);
+        // Side by side: a heartbeat that waits for a connection must not cost the leadership.
         tokio::select! {
-            never = showing => never,
+            never = self.keep_showing(Role::Leader) => match never {},
             error = looking => Err(error),
             error = confirming => Err(error),
+            () = superseded => Err(StoreError::Answer {
+                statement: "daemon/control",
+                reason: format!("epoch {epoch} is over, a later one has begun"),
+            }),
+        }
+    }
+
+    /// Between two confirmations, and between two heartbeats.
+    fn beat(&self) -> Duration {
+        self.lease_length / 4
+    }
+
+    /// Tries the lock until it is ours.
+    async fn stand_by(&self, session: &mut LeaderSession) -> Result<Moment, StoreError> {
+        let pause = self.beat().min(STANDBY_PAUSE);
+        loop {
+            session.rest(pause).await?;
+            if let Some(at) = session.try_lock().await? {
+                return Ok(at);
+            }
         }
     }
 
@@ -196,9 +252,7 @@ impl Candidate {
             // failed, the next try would see nothing to write again, and send what was sent.
             self.reapply().await?;
         }
-        let nonce = fresh_nonce();
-        let term =
-            self.store.take_over(nonce, &self.identity.instance, standing.present, hold.as_deref()).await?;
+        let term = self.store.take_over(&self.identity.instance, standing.present, hold.as_deref()).await?;
         let unknown = loop {
             match self.store.mark_unknown(term.epoch, &self.own_waves.list()).await {
                 Ok(count) => break count,
@@ -212,7 +266,7 @@ impl Candidate {
             warn!(unknown, "messages were under way when the last leader ended; their outcome is unknown");
         }
         let held = term.held.then(|| term.held_reason.unwrap_or_default());
-        Ok(Leading { epoch: term.epoch, nonce, held })
+        Ok(Leading { epoch: term.epoch, held })
     }
 
     /// The database is another one than before: what it lost of our results is written again.
@@ -259,12 +313,36 @@ impl Candidate {
         }
     }
 
-    async fn show(&self, role: Role) {
-        // A heartbeat that fails is no reason to stop: the lock session tells whether we lead.
-        if let Err(error) = self.store.heartbeat(&self.identity, role, clock::now().since(self.started)).await
-        {
-            tracing::debug!(%error, "could not write the heartbeat");
+    async fn keep_showing(&self, role: Role) -> Infallible {
+        loop {
+            // One that fails is no reason to stop: the lock session tells whether we lead.
+            let running = clock::now().since(self.started);
+            if let Err(error) = self.store.heartbeat(&self.identity, role, running).await {
+                debug!(%error, "could not write the heartbeat");
+            }
+            tokio::time::sleep(self.beat()).await;
         }
+    }
+}
+
+/// We neither lead nor stand by.
+#[derive(Debug)]
+struct Trouble {
+    pause: Duration,
+    complaints: Complaints,
+}
+
+impl Default for Trouble {
+    fn default() -> Trouble {
+        Trouble { pause: RETRY_MIN, complaints: Complaints::default() }
+    }
+}
+
+impl Trouble {
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(RETRY_MAX);
+        pause
     }
 }
 
@@ -291,10 +369,6 @@ pub fn why_hold(standing: &Standing) -> Option<String> {
     None
 }
 
-fn fresh_nonce() -> Nonce {
-    Nonce::from_bits(random_bits())
-}
-
 /// Random bits from the operating system; should that fail, from the clock, which still differs from any earlier time.
 pub fn random_bits() -> u64 {
     getrandom::u64().unwrap_or_else(|_| clock::now().as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -303,6 +377,8 @@ pub fn random_bits() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use futures_util::FutureExt;
 
     use super::{Lease, why_hold};
     use crate::clock;
@@ -351,5 +427,14 @@ mod tests {
         assert!(!lease.holds(2));
         lease.renew(clock::Moment::ZERO, Duration::from_nanos(1));
         assert!(!lease.holds(2));
+    }
+
+    #[tokio::test]
+    async fn an_epoch_that_is_over_ends_its_term_and_no_later_one() {
+        let lease = Lease::default();
+        assert_eq!(lease.until_superseded(2).now_or_never(), None);
+        lease.supersede(2);
+        assert_eq!(lease.until_superseded(2).now_or_never(), Some(()));
+        assert_eq!(lease.until_superseded(3).now_or_never(), None);
     }
 }

@@ -21,6 +21,10 @@ use crate::store::{StoreError, plain};
 /// What a row of someone else's lock may cost a flush before the locked rows are left out.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// Longest pause between two statements of a transaction. A daemon that is paused or cut off right there keeps its rows
+/// locked for so long, and a takeover waits for them.
+const TRANSACTION_PAUSE: Duration = Duration::from_secs(2);
+
 /// A setting without a meaning to the server. A session that does not have it was not begun as we asked.
 const MARK: &str = "-c outboxd.session=ours";
 
@@ -66,7 +70,7 @@ fn settings(timeout: Duration) -> Settings {
         ("lock_timeout", LOCK_TIMEOUT.as_millis().to_string()),
         // Shorter than our own limit, so that the server, which knows the outcome, speaks first.
         ("statement_timeout", (timeout * 4 / 5).as_millis().to_string()),
-        ("idle_in_transaction_session_timeout", "30s".to_owned()),
+        ("idle_in_transaction_session_timeout", TRANSACTION_PAUSE.as_millis().to_string()),
         ("search_path", "pg_catalog".to_owned()),
         ("jit", "off".to_owned()),
         ("plan_cache_mode", "force_generic_plan".to_owned()),

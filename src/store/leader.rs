@@ -15,7 +15,7 @@ use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 use crate::clock::{self, Moment};
 use crate::config::Database;
-use crate::message::{AttemptNo, MessageId, Nonce, NotifyRef, Status};
+use crate::message::{AttemptNo, CreatedAt, MessageId, Nonce, NotifyRef, Status};
 use crate::store::queue::{Timestamp, WaveKey};
 use crate::store::statement::{
     ADOPT, CONFIRM, DELETE_OLD_WAVES, LEADER_READ, LEADER_TAKE, LOCK_LIMIT, LOCK_SEEN, LOCK_SESSION,
@@ -118,6 +118,14 @@ impl LeaderSession {
         Ok(asked_at)
     }
 
+    /// Waits, and notices if the session ends meanwhile.
+    pub async fn rest(&mut self, pause: Duration) -> Result<(), StoreError> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            ended = &mut self.driver => Err(lost(CONFIRM, ended)),
+        }
+    }
+
     /// The server process that holds the lock for us, see [`Store::sees_lock`].
     pub fn holder(&self) -> Option<i32> {
         self.holder
@@ -177,12 +185,18 @@ async fn ask<T>(
 ) -> Result<T, StoreError> {
     tokio::select! {
         answer = work => answer.map_err(|error| classify(statement, &error)),
-        ended = driver => Err(in_doubt(statement, match ended {
-            Ok(()) => "the connection was closed".to_owned(),
-            Err(error) => plain(&error),
-        })),
+        ended = driver => Err(lost(statement, ended)),
         () = tokio::time::sleep(limit) => Err(in_doubt(statement, format!("no answer within {limit:?}"))),
     }
+}
+
+/// The session has ended.
+fn lost(statement: Statement, ended: Result<(), tokio_postgres::Error>) -> StoreError {
+    let reason = match ended {
+        Ok(()) => "the connection was closed".to_owned(),
+        Err(error) => plain(&error),
+    };
+    in_doubt(statement, reason)
 }
 
 /// The leader row beside the cluster that we are really connected to.
@@ -254,7 +268,6 @@ impl Store {
     /// Begins a new epoch; `hold` says why nothing may be sent in it.
     pub async fn take_over(
         &self,
-        nonce: Nonce,
         instance: &str,
         cluster: Cluster,
         hold: Option<&str>,
@@ -263,7 +276,6 @@ impl Store {
             .query_one(
                 LEADER_TAKE,
                 &[
-                    /* nonce */ &nonce.encode(),
                     /* instance */ &instance,
                     /* system_identifier */ &cluster.system_identifier,
                     /* timeline */ &cluster.timeline,
@@ -285,29 +297,33 @@ impl Store {
         let seqs: Vec<i64> = own.iter().map(|w| w.seq).collect();
         let rows = self.query(OPEN_WAVES, &[&epoch, &epochs, &seqs]).await?;
         let mut ids: Vec<i64> = Vec::with_capacity(rows.len());
+        let mut rows_made: Vec<CreatedAt> = Vec::with_capacity(rows.len());
         let mut attempts: Vec<AttemptNo> = Vec::with_capacity(rows.len());
         let mut gateways: Vec<String> = Vec::with_capacity(rows.len());
         let mut refs: Vec<String> = Vec::with_capacity(rows.len());
         for row in &rows {
             let id: i64 = column(OPEN_WAVES, row, 0)?;
             let attempt: AttemptNo = column(OPEN_WAVES, row, 1)?;
-            let nonce: String = column(OPEN_WAVES, row, 3)?;
+            let row_made: CreatedAt = column(OPEN_WAVES, row, 2)?;
+            let nonce: String = column(OPEN_WAVES, row, 4)?;
             let Some(nonce) = Nonce::parse(&nonce) else {
                 return Err(StoreError::Answer {
                     statement: OPEN_WAVES.name,
                     reason: "unreadable nonce".to_owned(),
                 });
             };
-            if ids.last() == Some(&id) {
+            if ids.last() == Some(&id) && rows_made.last() == Some(&row_made) {
                 // Two waves name the message: its latest attempt is the one in question.
                 ids.pop();
+                rows_made.pop();
                 attempts.pop();
                 gateways.pop();
                 refs.pop();
             }
             ids.push(id);
+            rows_made.push(row_made);
             attempts.push(attempt);
-            gateways.push(column(OPEN_WAVES, row, 2)?);
+            gateways.push(column(OPEN_WAVES, row, 3)?);
             refs.push(NotifyRef { id: MessageId(id), nonce, attempt }.encode());
         }
         let transaction = self.begin(MARK_UNKNOWN, self.timeout.max(Duration::from_secs(10))).await?;
@@ -322,6 +338,7 @@ impl Store {
                     MARK_UNKNOWN,
                     &[
                         /* ids */ &&ids[at..end],
+                        /* rows made */ &&rows_made[at..end],
                         /* attempts */ &&attempts[at..end],
                         /* gateways */ &&gateways[at..end],
                         /* refs */ &&refs[at..end],

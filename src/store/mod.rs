@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod control;
+pub mod inbox;
 pub mod inspect;
 pub mod leader;
 pub mod listen;
@@ -41,6 +42,10 @@ pub enum StoreError {
     /// Somebody else holds a lock on a row; nothing happened.
     #[error("{statement} met a locked row")]
     Locked { statement: &'static str },
+    /// The server is there and not able to do it now: its disk is full, it has no memory left, it is read-only. Nothing
+    /// happened, and it is not about what the statement says.
+    #[error("PostgreSQL is not able to run {statement}: {reason}")]
+    Unable { statement: &'static str, reason: String },
     /// The server refused the statement; nothing happened. A person must look at schema or privileges when it stays.
     #[error("PostgreSQL refused {statement}: {reason}")]
     Refused { statement: &'static str, reason: String },
@@ -59,6 +64,7 @@ impl StoreError {
             StoreError::Unavailable(_) | StoreError::WrongWay { .. } => None,
             StoreError::InDoubt { statement, .. }
             | StoreError::Locked { statement }
+            | StoreError::Unable { statement, .. }
             | StoreError::Refused { statement, .. }
             | StoreError::Answer { statement, .. } => Some(statement),
         }
@@ -84,6 +90,11 @@ impl Store {
     pub fn open(database: &Database) -> Result<Store, StoreError> {
         let (pool, way) = connect::pool(database)?;
         Ok(Store { pool, way, timeout: database.timeout })
+    }
+
+    /// Closes the connections that nobody uses now. Those in use end with their statement, well or by its time limit.
+    pub fn forget_idle_connections(&self) {
+        self.pool.retain(|_, _| false);
     }
 
     async fn connection(&self) -> Result<Object, StoreError> {
@@ -159,6 +170,12 @@ fn classify(statement: Statement, error: &tokio_postgres::Error) -> StoreError {
         in_doubt(statement, plain(error))
     } else if *code == SqlState::INVALID_SQL_STATEMENT_NAME || *code == SqlState::DUPLICATE_PSTATEMENT {
         connect::session_lost(plain(error))
+    } else if *code == SqlState::READ_ONLY_SQL_TRANSACTION
+        // Insufficient resources, and errors of the system below the server.
+        || code.code().starts_with("53")
+        || code.code().starts_with("58")
+    {
+        StoreError::Unable { statement: statement.name, reason: plain(error) }
     } else {
         StoreError::Refused { statement: statement.name, reason: plain(error) }
     }

@@ -27,6 +27,7 @@ pub struct QueueStatus {
     pub leader_version: Option<String>,
     pub leader_seen_seconds_ago: Option<f64>,
     pub open_alarms: i64,
+    pub receipts_overdue: i64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -71,6 +72,7 @@ impl Store {
             leader_version: column(STATUS, &row, 9)?,
             leader_seen_seconds_ago: column(STATUS, &row, 10)?,
             open_alarms: column(STATUS, &row, 11)?,
+            receipts_overdue: column(STATUS, &row, 12)?,
         };
         let gateways = self.query(STATUS_GATEWAYS, &[]).await?;
         let alarms = self.query(STATUS_ALARMS, &[]).await?;

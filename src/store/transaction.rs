@@ -48,6 +48,16 @@ impl Way {
         outcome(statement, begun, answer, committed)
     }
 
+    /// Has the server read a statement without running it.
+    pub(super) async fn read(&self, client: &Object, statement: Statement) -> Result<(), Error> {
+        let Way::Pooler { begin } = self else { return client.prepare(statement.sql).await.map(drop) };
+        // What is prepared and closed again within one transaction stays behind in nobody's session.
+        client.batch_execute(begin).await?;
+        let read = client.prepare(statement.sql).await.map(drop);
+        client.batch_execute("ROLLBACK").await?;
+        read
+    }
+
     /// Runs a statement in the transaction that is open.
     async fn within(
         &self,

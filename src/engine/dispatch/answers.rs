@@ -147,6 +147,13 @@ impl Dispatch {
         }
     }
 
+    pub(super) fn results_refused(&mut self, reason: Option<String>) {
+        let text = reason.map(|reason| {
+            format!("PostgreSQL refuses to write results, and soon nothing more is sent: {reason}; see outboxd check")
+        });
+        let _news = self.alarm(|alarms| &mut alarms.results, text);
+    }
+
     pub(super) fn end_cooling(&mut self, now: Moment) {
         for row in self.cooling.extract_if(.., |row| row.until <= now) {
             self.plan.recorded(row.id, Some(row.position));
@@ -225,6 +232,13 @@ impl Dispatch {
                 self.apply(index, &change);
             }
         }
+    }
+
+    /// A processing result said that the account has no credits.
+    pub(super) fn stop_gateway(&mut self, name: &str, reason: &str) {
+        let Some(index) = self.gateways.iter().position(|run| &*run.name == name) else { return };
+        let change = self.gateways[index].health.stop_for(DeferCause::NoCredit, reason);
+        self.apply(index, &change);
     }
 
     pub(super) fn resume_gateway(&mut self, name: &str) {

@@ -5,13 +5,15 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use crate::clock::Moment;
-use crate::config::OnUnknown;
+use crate::config::{OnUnknown, Wake};
 use crate::engine::Event;
+use crate::engine::complaints::Complaints;
 use crate::engine::dispatch::{Dispatch, TemplateState};
 use crate::engine::wake::{self, WakeAction};
 use crate::store::StoreError;
-use crate::store::control::Orders;
+use crate::store::control::{self, Doorbell, Orders};
 use crate::store::listen::Heard;
+use crate::store::queue;
 
 /// While everything is held, or somebody asked for something.
 const ORDERS_PAUSE: Duration = Duration::from_secs(1);
@@ -35,8 +37,7 @@ pub(super) struct Clockwork {
     sweep_at: Moment,
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
-    /// What the log last said is wrong with the database.
-    pub(super) database_fault: Option<(Option<&'static str>, String)>,
+    pub(super) complaints: Complaints,
 }
 
 impl Clockwork {
@@ -50,8 +51,13 @@ impl Clockwork {
             asking_orders: false,
             sweep_at: now + SWEEP_PAUSE,
             doubtful_covered: 0,
-            database_fault: None,
+            complaints: Complaints::default(),
         }
+    }
+
+    /// A new term. What the log has complained of is not over with that.
+    pub(super) fn start_over(&mut self, now: Moment) {
+        *self = Clockwork { complaints: std::mem::take(&mut self.complaints), ..Clockwork::new(now) };
     }
 
     pub(super) fn next_at(&self) -> Option<Moment> {
@@ -89,6 +95,7 @@ impl Dispatch {
                     if self.templates == TemplateState::Loaded {
                         self.templates = TemplateState::Stale;
                     }
+                    self.ask_doorbell();
                 }
                 WakeAction::RegisterAwake(believed) => {
                     let store = self.store.clone();
@@ -131,10 +138,59 @@ impl Dispatch {
     pub(super) fn next_due_came(&mut self, due: Result<Option<Duration>, StoreError>, now: Moment) {
         self.clockwork.asking_due = false;
         match due {
-            Ok(due) => self.clockwork.due_at = due.map(|pause| now + pause),
+            Ok(due) => {
+                self.database_works(queue::NEXT_DUE);
+                self.clockwork.due_at = due.map(|pause| now + pause);
+            }
             Err(error) => {
                 self.clockwork.due_unknown = true;
                 self.database_failed(&error, now);
+            }
+        }
+    }
+
+    fn ask_doorbell(&mut self) {
+        let store = self.store.clone();
+        self.ask(async move { Some(Event::Doorbell(store.doorbell().await)) });
+    }
+
+    /// A site may drop its triggers, or disable them for a big load, while we sleep and believe in them.
+    pub(super) fn doorbell_came(&mut self, found: Result<Doorbell, StoreError>, now: Moment) {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                debug!(%error, "could not look at the doorbell");
+                return;
+            }
+        };
+        let wake = self.config.queue.wake;
+        let unusable = if !found.rings {
+            Some("its triggers are missing or disabled")
+        } else if found.prepared_transactions && wake == Wake::Auto {
+            Some("prepared transactions are allowed here")
+        } else {
+            None
+        };
+        if self.wakefulness.set_doorbell(self.listening && unusable.is_none(), now) {
+            match unusable {
+                Some(why) => warn!(why, "not using the doorbell; looking at the table at intervals instead"),
+                None => info!("the doorbell can be used again"),
+            }
+        }
+        let silent = (!found.rings && wake != Wake::Poll).then(|| {
+            let poll = humantime::format_duration(self.config.queue.poll_interval);
+            format!("its triggers on sms.outbox are missing or disabled: messages wait up to {poll}; see outboxd check")
+        });
+        let _news = self.alarm(|alarms| &mut alarms.doorbell, silent);
+        let hidden = (!found.sees_rows).then(|| {
+            "row-level security of sms.outbox has no policy for the daemon: it sees no message, and sends none; see outboxd \
+             check"
+                .to_owned()
+        });
+        if self.alarm(|alarms| &mut alarms.hidden, hidden.clone()) {
+            match hidden {
+                Some(reason) => warn!(reason, "the messages are out of sight"),
+                None => info!("the messages are in sight again"),
             }
         }
     }
@@ -175,10 +231,12 @@ impl Dispatch {
                 return;
             }
         };
+        self.database_works(control::CONTROL);
         let Some(term) = &mut self.term else { return };
         if !orders.leads {
-            // The lock session will say so as well; until then nothing we tried would be taken.
-            warn!(epoch = term.epoch, "another daemon has begun a new epoch");
+            // Nothing that we tried would be taken. `lead` begins anew, if the lock is still ours.
+            warn!(epoch = term.epoch, "another epoch has begun");
+            self.lease.supersede(term.epoch);
             self.end_term();
             return;
         }
@@ -203,6 +261,9 @@ impl Dispatch {
             }
             (true, true) | (false, false) => {}
         }
+        for (name, reason) in orders.stopped {
+            self.stop_gateway(&name, &reason);
+        }
         for name in orders.resumed {
             self.resume_gateway(&name);
         }
@@ -225,8 +286,17 @@ impl Dispatch {
                 }
             })
             .collect();
+        let overdue_after =
+            self.config.callbacks.as_ref().and_then(|callbacks| callbacks.receipt_overdue_after);
         let store = self.store.clone();
         self.ask(async move {
+            if let Some(age) = overdue_after {
+                match store.mark_overdue(age).await {
+                    Ok(0) => {}
+                    Ok(messages) => info!(messages, "were accepted, and their receipts are overdue"),
+                    Err(error) => debug!(%error, "could not look for overdue receipts"),
+                }
+            }
             match store.expire(margin, &known).await {
                 Ok(expired) if !expired.is_empty() => {
                     info!(messages = expired.len(), "expired while their gateway did not send");

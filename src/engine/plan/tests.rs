@@ -39,6 +39,7 @@ fn ready_at(lane: Lane, position: Position, version: RowVersion) -> Ready {
         sender: "Shop".to_owned(),
         encoding: Encoding::Gsm7,
         segments: 1,
+        transactional: false,
     };
     Ready { id: position.id, version, lane, position, attempts: 0, draft }
 }

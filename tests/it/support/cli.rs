@@ -29,7 +29,7 @@ impl Cli {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("outboxd.toml");
         std::fs::write(&file, config).unwrap();
-        // A file that everybody may read is refused when it holds passwords.
+        // It may hold passwords, and a file that everybody may read is refused then.
         std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         Cli { directory }
     }

@@ -44,6 +44,11 @@ impl TestDb {
         db
     }
 
+    /// From now on the database of this name in another cluster, a replica of the first.
+    pub(crate) fn move_to(&mut self, cluster: &Cluster) {
+        self.server = cluster.config("postgres");
+    }
+
     async fn copy_of(template: &str, hint: &str) -> TestDb {
         TestDb::new(cluster("postgres"), template, hint).await
     }
