@@ -32,6 +32,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "default_country",
     "default_sender",
     "dialect",
+    "direct_url",
     "error",
     "filter",
     "gateway",
@@ -56,6 +57,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "plus",
     "poll_interval",
     "pool_size",
+    "pooler",
     "prefix",
     "preset",
     "proxy",
@@ -79,7 +81,7 @@ const PUBLIC_KEYS: &[&str] = &[
 ];
 
 /// Public keys whose values are connection strings: what may be secret in those is masked.
-const URL_KEYS: &[&str] = &["url", "api_url", "token_url", "proxy"];
+const URL_KEYS: &[&str] = &["url", "direct_url", "api_url", "token_url", "proxy"];
 
 /// For a file that parses.
 pub(super) fn document(text: &str, table: &DeTable<'_>) -> String {

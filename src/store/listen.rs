@@ -44,7 +44,11 @@ impl std::fmt::Debug for Listener {
 impl Listener {
     /// Connects and listens; when this returns, every later notification will be heard.
     pub async fn connect(database: &Database, instance: &str) -> Result<Listener, StoreError> {
-        let (client, connection) = connect::direct(database, "-c search_path=pg_catalog").await?;
+        let Some(sessions) = database.sessions() else {
+            // Not asked for: the configuration is refused, or the doorbell is left alone.
+            return Err(StoreError::Unavailable("no notification comes through the pooler".to_owned()));
+        };
+        let (client, connection) = connect::direct(sessions, "-c search_path=pg_catalog").await?;
         let mut listener =
             Listener { client, connection, timeout: database.timeout, instance: instance.to_owned() };
         listener.execute("LISTEN outboxd").await?;

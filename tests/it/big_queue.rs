@@ -34,7 +34,7 @@ async fn start_and_measure(site: &Site, lines: Lines<'_>) -> Daemon {
     daemon.wait_log(LIMIT, "leading").await;
     let leading = begun.elapsed();
     site.sim_reaches(&format!("requests={}", requests + 1)).await;
-    println!("1,000,000 rows: ready {ready:?}, leading {leading:?}, first request {:?}", begun.elapsed());
+    eprintln!("1,000,000 rows: ready {ready:?}, leading {leading:?}, first request {:?}", begun.elapsed());
     daemon
 }
 

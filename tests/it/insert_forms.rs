@@ -44,7 +44,7 @@ async fn ten_thousand_rows_for_one_recipient_copied_as_text_or_binary_with_and_w
     let mut committed = Committed::default();
     let number = "+353871234567";
 
-    let lines: String = (0..ROWS / 4).map(|n| format!("{}\ttext {n}\n", number)).collect();
+    let lines: String = (0..ROWS / 4).map(|n| format!("{number}\ttext {n}\n")).collect();
     let copied = copy_text(&site.sql, "COPY sms.outbox (recipient, body) FROM STDIN", &lines).await.unwrap();
     assert_eq!(copied, 2_500);
     committed.add_all((0..ROWS / 4).map(|n| format!("text {n}")));

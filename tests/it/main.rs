@@ -33,6 +33,8 @@ mod layers;
 mod listener;
 mod opt_out;
 mod oracles;
+mod pooler;
+mod pooler_ways;
 mod privileges;
 mod processing;
 mod readme;
