@@ -152,7 +152,7 @@ async fn a_leader_whose_session_is_cut_or_falls_silent_leads_again_and_doubles_n
         site.sim.settings(&serde_json::json!({"answers": {"latency_ms": 20}})).await;
         site.queue(ROWS).await;
         site.sim_reaches("requests=50").await;
-        let session = wire.connection_of(LIMIT, "lock_key").await;
+        let session = wire.connection_of(LIMIT, "lock_session").await;
         if silent {
             wire.silence(session);
         } else {
@@ -182,7 +182,7 @@ async fn a_leader_whose_session_falls_silent_is_replaced_when_its_lease_is_over(
     site.sim.settings(&serde_json::json!({"answers": {"latency_ms": 20}})).await;
     site.queue(ROWS).await;
     site.sim_reaches("requests=50").await;
-    wire.silence(wire.connection_of(LIMIT, "lock_key").await);
+    wire.silence(wire.connection_of(LIMIT, "lock_session").await);
     standby.wait_log(LIMIT, "leading").await;
     first.wait_log(LIMIT, "lost leadership").await;
     let counts =
