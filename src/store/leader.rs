@@ -102,7 +102,7 @@ impl LeaderSession {
 
     /// Shows the server that we are alive; the lease counts from the moment returned.
     ///
-    /// By the simple protocol, see [`lock_in_transaction`].
+    /// By the simple protocol, see `lock_in_transaction`.
     pub async fn confirm(&mut self) -> Result<Moment, StoreError> {
         let asked_at = clock::now();
         let answers =
