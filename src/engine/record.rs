@@ -154,7 +154,9 @@ impl Recorder {
 
     /// Only finished waves are left, and the database is away: a takeover finds nothing open in them and deletes them.
     fn may_leave_the_rest(&self) -> bool {
-        self.trouble.is_some() && self.pending.is_empty() && self.suspects.is_empty() && self.later.is_empty()
+        // One connection that was lost is not a database that is away.
+        let away = self.trouble.as_ref().is_some_and(|trouble| trouble.pause > TROUBLE_MIN);
+        away && self.pending.is_empty() && self.suspects.is_empty() && self.later.is_empty()
     }
 
     fn has_work(&self, now: Moment) -> bool {
