@@ -36,5 +36,6 @@ mod sim_faults;
 mod sim_ledger;
 mod sim_receiver;
 mod state_machine;
+mod state_walks;
 mod statements;
 mod support;
