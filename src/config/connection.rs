@@ -60,6 +60,10 @@ pub fn connection(text: &str) -> Result<Database, ConnectionFault> {
     if connect.get_hosts().is_empty() {
         return Err(fault("the connection string names no host", EXAMPLE));
     }
+    if connect.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+        // What stands before it is the tail of a password, and a host's name is shown.
+        return Err(fault("a host holds an `@`", "an `@` in a user name or a password is written %40"));
+    }
     let (hosts, ports) = (connect.get_hosts().len(), connect.get_ports().len());
     if ports > 1 && ports != hosts {
         return Err(fault(
@@ -222,9 +226,8 @@ fn keywords(text: &str) -> Result<Vec<(String, String)>, ConnectionFault> {
                 Some('\'') if quoted => break,
                 Some('\\') => value.extend(chars.next()),
                 Some(c) => value.push(c),
-                None if quoted => {
-                    return Err(fault(format!("the quote after `{key}` is never closed"), EXAMPLE));
-                }
+                // Nor is the key: the quote may belong to such a password.
+                None if quoted => return Err(fault("a quote is never closed", EXAMPLE)),
                 None => break,
             }
         }
@@ -310,6 +313,8 @@ mod tests {
             "host=x port=hunter2",
             "host=x password=hunter2 passfile=hunter2",
             "password=x hunter2=x",
+            "host=x password=x hunter2='x",
+            "postgresql://u:x@hunter2@h/d",
         ] {
             let fault = connection(text).expect_err(text);
             assert!(!fault.to_string().contains("hunter2"), "{fault}");
