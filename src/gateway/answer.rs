@@ -58,7 +58,12 @@ impl Answer {
 
     /// The body as JSON, if it is complete and valid.
     pub(super) fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Option<T> {
-        if self.truncated { None } else { serde_json::from_slice(&self.body).ok() }
+        if self.truncated {
+            return None;
+        }
+        // All of it must be text: a derived reader looks at no field that it does not know.
+        let text = std::str::from_utf8(&self.body).ok()?;
+        serde_json::from_str(text).ok()
     }
 }
 

@@ -353,6 +353,8 @@ mod tests {
             let verdict = dialect(true).verdict(&Answer::new(200, body), Private::default());
             assert!(matches!(verdict, Verdict::Unknown { .. }), "{body:?}");
         }
+        let not_utf8 = Answer::new(200, &b"{\"status\":\"0\",\"more\":\"\xe6\"}"[..]);
+        assert!(matches!(dialect(true).verdict(&not_utf8, Private::default()), Verdict::Unknown { .. }));
         let mut cut = Answer::new(200, "0\nRequest");
         cut.truncated = true;
         assert!(matches!(dialect(false).verdict(&cut, Private::default()), Verdict::Unknown { .. }));
