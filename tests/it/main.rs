@@ -15,6 +15,7 @@ mod cli_render;
 mod cli_repair;
 mod cli_send;
 mod cli_status;
+mod clock_steps;
 mod config;
 mod crash;
 mod gateway_egress;

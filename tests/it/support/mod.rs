@@ -6,6 +6,7 @@
 pub(crate) mod application;
 pub(crate) mod books;
 pub(crate) mod cli;
+pub(crate) mod clock;
 pub(crate) mod cluster;
 pub(crate) mod daemon;
 pub(crate) mod figures;
