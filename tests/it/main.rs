@@ -18,6 +18,7 @@ mod cli_status;
 mod clock_steps;
 mod config;
 mod crash;
+mod disk_full;
 mod gateway_egress;
 mod gateway_login;
 mod gateway_peer;

@@ -15,6 +15,7 @@ pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod sim;
 pub(crate) mod site;
+pub(crate) mod small_disk;
 pub(crate) mod source;
 pub(crate) mod wire;
 
