@@ -60,7 +60,9 @@ pub fn connection(text: &str) -> Result<Database, ConnectionFault> {
     if connect.get_hosts().is_empty() {
         return Err(fault("the connection string names no host", EXAMPLE));
     }
-    if connect.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+    let second_at_sign = is_url && authority(text).matches('@').count() > 1;
+    let in_name = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+    if second_at_sign || connect.get_hosts().iter().any(in_name) {
         // What stands before it is the tail of a password, and a host's name is shown.
         return Err(fault("a host holds an `@`", "an `@` in a user name or a password is written %40"));
     }
@@ -259,6 +261,12 @@ fn show(connect: &tokio_postgres::Config) -> String {
     shown
 }
 
+/// Who and where: what stands in a URL between its scheme and its path.
+fn authority(url: &str) -> &str {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Tls, connection};
@@ -315,6 +323,7 @@ mod tests {
             "password=x hunter2=x",
             "host=x password=x hunter2='x",
             "postgresql://u:x@hunter2@h/d",
+            "postgresql://u:x@h,%2Fhunter2@,%2Ftmp",
         ] {
             let fault = connection(text).expect_err(text);
             assert!(!fault.to_string().contains("hunter2"), "{fault}");
