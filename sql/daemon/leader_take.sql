@@ -2,10 +2,16 @@
 -- Begins a new epoch. Waits for waves of the old one that are being committed, so that reading the waves afterwards
 -- sees them all.
 -- $1 nonce text, $2 instance text, $3 system_identifier bigint, $4 timeline integer,
--- $5 hold reason text or NULL: this is not the database that messages were last sent from
--- Columns: epoch, held, held_reason. Locks: the leader row. Called at takeover, under the leader's advisory lock.
+-- $5 hold reason text or NULL: this is not the database that messages were last sent from,
+-- $6 uncertain boolean: nobody could tell what the failover lost
+-- Columns: epoch, held, held_reason, uncertain_before, uncertain_due. Locks: the leader row. Called at takeover, under
+-- the leader's advisory lock.
 UPDATE outboxd.leader AS l
-SET epoch = l.epoch + 1,
+SET epoch = l.epoch + CASE
+        WHEN l.system_identifier IS NULL OR (l.system_identifier, l.timeline) = ($3, $4) THEN 1
+        -- Epochs that were begun in what the failover lost must not be begun again.
+        ELSE 1000
+    END,
     nonce = $1,
     daemon = $2,
     took_over_at = now(),
@@ -16,5 +22,15 @@ SET epoch = l.epoch + 1,
     held_code = CASE WHEN $5::text IS NOT NULL THEN 'database_changed' ELSE l.held_code END,
     held_reason = coalesce($5::text, l.held_reason),
     held_by = CASE WHEN $5::text IS NOT NULL THEN $2 ELSE l.held_by END,
-    held_at = CASE WHEN $5::text IS NOT NULL THEN now() ELSE l.held_at END
-RETURNING l.epoch, l.held, l.held_reason
+    held_at = CASE WHEN $5::text IS NOT NULL THEN now() ELSE l.held_at END,
+    -- What was created on the old primary is no younger than the last commit that came from there. A second more: the
+    -- times of commits are not quite in the order of the commits. Restarted since, the server does not know it any more.
+    uncertain_before = CASE
+        WHEN $6 THEN least(coalesce(pg_last_xact_replay_timestamp() + interval '1 second', now()), now())
+        ELSE l.uncertain_before
+    END,
+    uncertain_due = CASE WHEN $6 THEN 'infinity' ELSE l.uncertain_due END,
+    uncertain_since = CASE WHEN $6 THEN now() ELSE l.uncertain_since END,
+    uncertain_leader = CASE WHEN $6 THEN l.daemon ELSE l.uncertain_leader END
+WHERE outboxd.expect_timeline($4)
+RETURNING l.epoch, l.held, l.held_reason, l.uncertain_before, l.uncertain_due

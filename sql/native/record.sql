@@ -6,6 +6,8 @@
 -- $8 gateway_ref text[], $9 gateway_message_id text[], $10 error_code text[], $11 error text[],
 -- $12 encoding text[], $13 segments smallint[]
 -- $14 $15 finished waves: epochs bigint[], seqs bigint[]
+-- $16 created_at timestamptz[]: an id may have been given to another message since
+-- $17 timeline integer or NULL: of the server that this is meant for; any other refuses it (expect_timeline)
 -- Columns: id of each row that was written. One that is missing is read again and accounted for by the caller.
 -- Locks: the rows, in id order.
 --
@@ -16,10 +18,10 @@ WITH result AS (
     SELECT *
     FROM unnest(
         $1::bigint[], $2::integer[], $3::integer[], $4::xid[], $5::text[], $6::boolean[], $7::text[],
-        $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::smallint[]
+        $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::smallint[], $16::timestamptz[]
     ) AS r(
         id, expected, attempts, version, status, held, gateway,
-        gateway_ref, gateway_message_id, error_code, error, encoding, segments
+        gateway_ref, gateway_message_id, error_code, error, encoding, segments, created_at
     )
 ), finished AS (
     DELETE FROM outboxd.wave AS w
@@ -48,6 +50,8 @@ SET status = CASE WHEN o.status IN ('delivered', 'undelivered') THEN o.status EL
     END
 FROM result AS r
 WHERE o.id = r.id
+    AND o.created_at = r.created_at
+    AND outboxd.expect_timeline($17)
     AND (
         (
             o.attempts = r.expected

@@ -41,6 +41,10 @@ impl<'a> Db<'a> {
                 Failure::new(Code::Temporary, "somebody else holds a lock; nothing was done")
                     .hint("try again; pg_stat_activity shows who has a transaction open")
             }
+            StoreError::Elsewhere { .. } => {
+                Failure::new(Code::Temporary, "the database failed over just now; nothing was done")
+                    .hint("try again")
+            }
             StoreError::Refused { .. } | StoreError::Answer { .. } => self.misfit().await,
         };
         anyhow::Error::from(error).context(failure)

@@ -18,8 +18,7 @@ use crate::clock;
 use crate::config::{self, Config, Wake};
 use crate::engine::Event;
 use crate::engine::dispatch::{Dispatch, Parts};
-use crate::engine::lead::{Candidate, Lease, OwnWaves, random_bits};
-use crate::engine::memory::Memory;
+use crate::engine::lead::{Candidate, Lease, Life, random_bits};
 use crate::engine::receipts::{self, Receipts};
 use crate::engine::record::Recorder;
 use crate::engine::wake;
@@ -58,8 +57,9 @@ enum End {
 /// Runs the daemon until it is told to stop. SIGHUP reads the file again; a file that is wrong changes nothing.
 pub async fn run(path: &Path, mut config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("could not install signal handlers")?;
+    let life = Arc::new(Life::new(identity()));
     loop {
-        match serve(path, Arc::new(config), &mut signals).await? {
+        match serve(path, Arc::new(config), &life, &mut signals).await? {
             End::Stopped => return Ok(()),
             End::Reload(changed) => {
                 info!("configuration read again");
@@ -69,7 +69,12 @@ pub async fn run(path: &Path, mut config: Config) -> anyhow::Result<()> {
     }
 }
 
-async fn serve(path: &Path, config: Arc<Config>, signals: &mut Signals) -> anyhow::Result<End> {
+async fn serve(
+    path: &Path,
+    config: Arc<Config>,
+    life: &Arc<Life>,
+    signals: &mut Signals,
+) -> anyhow::Result<End> {
     let gateways = build_gateways(&config)?;
     let callbacks = match &config.callbacks {
         Some(callbacks) => Some(
@@ -94,7 +99,7 @@ async fn serve(path: &Path, config: Arc<Config>, signals: &mut Signals) -> anyho
             }
         }
     };
-    let engine = Engine::start(Arc::clone(&config), store, gateways, doorbell, callbacks);
+    let engine = Engine::start(Arc::clone(&config), Arc::clone(life), store, gateways, doorbell, callbacks);
     info!(version = env!("CARGO_PKG_VERSION"), gateways = config.gateways.len(), "ready");
     engine.attend(path, signals).await
 }
@@ -176,7 +181,7 @@ async fn look_at_database(config: &Config, store: &Store) -> Result<Result<bool,
 struct Engine {
     config: Arc<Config>,
     store: Store,
-    identity: Identity,
+    life: Arc<Life>,
     events: mpsc::Sender<Event>,
     /// Leadership, listening, receipts: end only when they are told to.
     tasks: JoinSet<&'static str>,
@@ -187,6 +192,7 @@ struct Engine {
 impl Engine {
     fn start(
         config: Arc<Config>,
+        life: Arc<Life>,
         store: Store,
         gateways: Vec<Arc<Gateway>>,
         doorbell: bool,
@@ -194,20 +200,19 @@ impl Engine {
     ) -> Engine {
         let (events, incoming) = mpsc::channel(EVENTS);
         let (jobs, job_queue) = mpsc::unbounded_channel();
-        let identity = identity();
         let lease = Arc::new(Lease::default());
-        let own_waves = Arc::new(OwnWaves::default());
-        let memory = Arc::new(Memory::default());
+        // What an engine before this one left there it had given up, and nothing of it was sent.
+        life.own_waves.clear();
         let mut tasks = JoinSet::new();
 
-        let recorder = Recorder::new(store.clone(), Arc::clone(&memory), events.clone());
+        let recorder = Recorder::new(store.clone(), Arc::clone(&life), events.clone());
         let recorder = spawn(recorder.run(job_queue));
         let dispatch = Dispatch::new(Parts {
             config: Arc::clone(&config),
             store: store.clone(),
             gateways,
             lease: Arc::clone(&lease),
-            own_waves: Arc::clone(&own_waves),
+            life: Arc::clone(&life),
             doorbell,
             events: events.clone(),
             recorder: jobs,
@@ -217,7 +222,7 @@ impl Engine {
         if doorbell {
             let listening = wake::listen(
                 config.database.clone(),
-                identity.instance.clone(),
+                life.identity.instance.clone(),
                 config.queue.poll_interval,
                 events.clone(),
             );
@@ -230,11 +235,9 @@ impl Engine {
             database: config.database.clone(),
             store: store.clone(),
             lease_length: config.queue.lease,
+            after_failover: config.queue.after_failover,
             lease,
-            own_waves,
-            memory,
-            identity: identity.clone(),
-            started: clock::now(),
+            life: Arc::clone(&life),
         };
         let campaign = candidate.run(events.clone());
         tasks.spawn(async move {
@@ -243,7 +246,7 @@ impl Engine {
         });
         if let (Some(listener), Some(settings)) = (callbacks, config.callbacks.clone()) {
             let (receipts, queue) = Receipts::channel();
-            let writing = receipts::run(store.clone(), queue);
+            let writing = receipts::run(store.clone(), Arc::clone(&life), queue);
             tasks.spawn(async move {
                 writing.await;
                 "receipts"
@@ -253,7 +256,7 @@ impl Engine {
                 "callbacks"
             });
         }
-        Engine { config, store, identity, events, tasks, dispatch, recorder }
+        Engine { config, store, life, events, tasks, dispatch, recorder }
     }
 
     /// Waits for signals; ends when the engine has.
@@ -262,15 +265,20 @@ impl Engine {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Some(Signal::Reload) => if let Some(changed) = read_again(path) {
-                        let to_end = self.stop(signals, self.config.queue.shutdown_grace).await?;
-                        return Ok(if to_end { End::Stopped } else { End::Reload(changed) });
+                        if !self.stop(signals, self.config.queue.shutdown_grace).await? {
+                            return Ok(End::Reload(changed));
+                        }
+                        self.say_farewell().await;
+                        return Ok(End::Stopped);
                     },
                     Some(Signal::Terminate) => {
                         self.stop(signals, self.config.queue.shutdown_grace).await?;
+                        self.say_farewell().await;
                         return Ok(End::Stopped);
                     }
                     Some(Signal::TerminateNow) | None => {
                         self.stop(signals, Duration::ZERO).await?;
+                        self.say_farewell().await;
                         return Ok(End::Stopped);
                     }
                 },
@@ -307,12 +315,16 @@ impl Engine {
                 }
             }
         }
-        if let Err(error) = self.store.farewell(&self.identity).await {
-            warn!(%error, "could not say farewell");
-        }
         self.tasks.shutdown().await;
         info!("stopped");
         Ok(to_end)
+    }
+
+    /// Everything is recorded, and no heartbeat follows.
+    async fn say_farewell(&self) {
+        if let Err(error) = self.store.farewell(&self.life.identity).await {
+            warn!(%error, "could not say farewell");
+        }
     }
 }
 
@@ -337,5 +349,6 @@ fn identity() -> Identity {
         host,
         pid,
         version: env!("CARGO_PKG_VERSION"),
+        started: clock::now(),
     }
 }

@@ -4,7 +4,6 @@
 //! byte of a request is about to leave; `store::queue` checks the epoch in every wave. The first keeps a paused or
 //! cut-off leader from starting anything, the second keeps it from committing anything.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,17 +12,23 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::clock::{self, Moment};
-use crate::config::Database;
+use crate::config::{AfterFailover, Database};
 use crate::engine::Event;
-use crate::engine::memory::Memory;
+use crate::engine::failover::{self, Judgement};
+use crate::engine::memory::{Memory, OwnWaves};
+use crate::engine::receipts;
 use crate::message::Nonce;
 use crate::store::control::{Identity, Role};
-use crate::store::leader::{LeaderSession, LostResult, Standing};
-use crate::store::queue::WaveKey;
+use crate::store::failover::{Cluster, Here, Uncertain};
+use crate::store::leader::{LeaderSession, Standing};
 use crate::store::{Store, StoreError};
 
-/// A new timeline is a failover, not a restored backup, if a leader was alive so shortly before.
-const FAILOVER_WITHIN: Duration = Duration::from_secs(120);
+/// Between two tries to reach the database. Short: after a failover everybody waits for the last one that comes back.
+const AGAIN: Duration = Duration::from_millis(250);
+/// Most facts in one statement.
+const PIECE: usize = 1000;
+/// Between two looks at who has spoken after a failover.
+const HEAR_AGAIN: Duration = Duration::from_millis(50);
 
 /// Until when we may start requests.
 #[derive(Debug, Default)]
@@ -56,31 +61,53 @@ impl Lease {
     }
 }
 
-/// Waves of this process that are not finished. A takeover by this very process leaves them alone: their results
-/// will be known.
-#[derive(Debug, Default)]
-pub struct OwnWaves(Mutex<BTreeSet<WaveKey>>);
-
-impl OwnWaves {
-    pub fn begin(&self, key: WaveKey) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
-    }
-
-    pub fn finish(&self, key: WaveKey) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-    }
-
-    fn list(&self) -> Vec<WaveKey> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
-    }
-}
-
 /// A term of leadership as `dispatch` needs it.
 #[derive(Debug, Clone)]
 pub struct Leading {
     pub epoch: i64,
     pub nonce: Nonce,
     pub held: Option<String>,
+    pub uncertain: Option<Uncertain>,
+}
+
+/// What lasts as long as the process, and outlives a change of the configuration: who it is, and what it knows.
+#[derive(Debug)]
+pub struct Life {
+    pub identity: Identity,
+    pub memory: Memory,
+    pub own_waves: OwnWaves,
+    /// The database that has all of it.
+    home: Mutex<Option<Cluster>>,
+    /// The other daemons, as the last heartbeat found them.
+    others: Mutex<String>,
+}
+
+impl Life {
+    pub fn new(identity: Identity) -> Life {
+        Life {
+            identity,
+            memory: Memory::default(),
+            own_waves: OwnWaves::default(),
+            home: Mutex::new(None),
+            others: Mutex::new("[]".to_owned()),
+        }
+    }
+
+    fn home(&self) -> Option<Cluster> {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settle(&self, home: Cluster) {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = Some(home);
+    }
+
+    fn others(&self) -> String {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn saw(&self, others: String) {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = others;
+    }
 }
 
 #[derive(Debug)]
@@ -88,11 +115,9 @@ pub struct Candidate {
     pub database: Database,
     pub store: Store,
     pub lease_length: Duration,
+    pub after_failover: AfterFailover,
     pub lease: Arc<Lease>,
-    pub own_waves: Arc<OwnWaves>,
-    pub memory: Arc<Memory>,
-    pub identity: Identity,
-    pub started: Moment,
+    pub life: Arc<Life>,
 }
 
 impl Candidate {
@@ -114,11 +139,12 @@ impl Candidate {
                 warn!(%error, "cannot become leader yet; trying again");
             }
             complained = true;
-            tokio::time::sleep((self.lease_length / 5).min(Duration::from_secs(1))).await;
+            tokio::time::sleep((self.lease_length / 5).min(AGAIN)).await;
         }
     }
 
     async fn term(&self, events: &mpsc::Sender<Event>) -> Result<std::convert::Infallible, StoreError> {
+        let home = self.come_home().await?;
         let mut session = LeaderSession::connect(&self.database, self.lease_length).await?;
         let beat = self.lease_length / 4;
         let mut standby_since: Option<Moment> = None;
@@ -130,7 +156,7 @@ impl Candidate {
                 info!("standby: another daemon leads this outbox");
                 standby_since = Some(clock::now());
             }
-            self.show(Role::Standby).await;
+            self.show(Role::Standby, home).await?;
             tokio::time::sleep(beat).await;
         };
         // From the asking for the lock on; confirmed while the takeover is under way, which may wait for locks.
@@ -152,7 +178,9 @@ impl Candidate {
         // Side by side: a heartbeat that waits for a connection must not cost the leadership.
         let showing = async {
             loop {
-                self.show(Role::Leader).await;
+                if let Err(error) = self.show(Role::Leader, home).await {
+                    break error;
+                }
                 tokio::time::sleep(beat).await;
             }
         };
@@ -166,28 +194,81 @@ impl Candidate {
             }
         };
         tokio::select! {
-            never = showing => never,
+            error = showing => Err(error),
             error = confirming => Err(error),
         }
     }
 
-    async fn take_over(&self) -> Result<Leading, StoreError> {
-        let standing = self.store.standing().await?;
-        let hold = why_hold(&standing);
-        if let Some(reason) = &hold {
-            warn!(reason, "starting held: nothing is sent until `outboxd adopt`");
-            self.store.open_alarm("database_changed", "", reason).await?;
+    /// What this process knows must be in the database that it works on, before anything else is done there. After a
+    /// failover it may not be: then all of it is written again.
+    async fn come_home(&self) -> Result<Cluster, StoreError> {
+        let here = self.store.here(&self.life.identity).await?;
+        let home = here.cluster;
+        match self.life.home() {
+            Some(before) if before != home => {
+                info!(?before, now = ?home, "the database failed over");
+                self.testify(here).await?;
+            }
+            Some(_) | None => self.store.expect(home.timeline),
         }
-        if standing.remembered.is_some_and(|remembered| remembered != standing.present) {
-            // Before the epoch begins, for that stores which database this is: were it the other way round and this
-            // failed, the next try would see nothing to write again, and send what was sent.
-            self.reapply().await?;
+        self.life.settle(home);
+        Ok(home)
+    }
+
+    async fn testify(&self, here: Here) -> Result<(), StoreError> {
+        let Life { identity, memory, own_waves, .. } = self.life.as_ref();
+        let mut facts = memory.results_since(here.beat);
+        let mut lost = 0;
+        // Results first: what is under way by now may have an earlier attempt among them.
+        for facts in [std::mem::take(&mut facts), own_waves.under_way()] {
+            for piece in facts.chunks(PIECE) {
+                lost += self.store.reapply(piece, here.cluster).await?;
+            }
+        }
+        // From here on also by those who did not wait for us: a receipt finds its row as it was.
+        self.store.expect(here.cluster.timeline);
+        receipts::apply(&self.store, &memory.receipts_since(here.beat)).await?;
+        let vouches = memory.reaches_back_to(here.beat);
+        self.store.vouch(identity, here.cluster, clock::now(), vouches, &self.life.others()).await?;
+        if lost > 0 {
+            warn!(messages = lost, "the failover had lost what became of them; written again from memory");
+        }
+        if !vouches {
+            warn!("the failover went back further than memory does: what was sent before that is not known");
+        }
+        Ok(())
+    }
+
+    async fn take_over(&self) -> Result<Leading, StoreError> {
+        let (standing, judgement) = self.hear_witnesses().await?;
+        let mut hold = None;
+        let mut uncertain = false;
+        match judgement {
+            Judgement::Certain => {}
+            Judgement::Changed { reason } => {
+                warn!(reason, "starting held: nothing is sent until `outboxd adopt`");
+                self.store.open_alarm("database_changed", "", &reason).await?;
+                hold = Some(reason);
+            }
+            Judgement::Uncertain { silent } if self.after_failover == AfterFailover::Send => {
+                warn!(silent, "the database failed over; going on as after_failover says");
+            }
+            Judgement::Uncertain { silent } => {
+                warn!(
+                    silent,
+                    "the database failed over, and nobody can tell what it lost: setting aside what was queued"
+                );
+                self.store.open_alarm("failover_uncertain", "", &failover::alarm_text(&silent, 0)).await?;
+                uncertain = true;
+            }
         }
         let nonce = fresh_nonce();
-        let term =
-            self.store.take_over(nonce, &self.identity.instance, standing.present, hold.as_deref()).await?;
+        let term = self
+            .store
+            .take_over(nonce, &self.life.identity.instance, standing.present, hold.as_deref(), uncertain)
+            .await?;
         let unknown = loop {
-            match self.store.mark_unknown(term.epoch, &self.own_waves.list()).await {
+            match self.store.mark_unknown(term.epoch, &self.life.own_waves.list()).await {
                 Ok(count) => break count,
                 Err(StoreError::Locked { .. }) => {
                     warn!("a row whose attempt was cut off is locked by somebody; waiting for it");
@@ -199,63 +280,44 @@ impl Candidate {
             warn!(unknown, "messages were under way when the last leader ended; their outcome is unknown");
         }
         let held = term.held.then(|| term.held_reason.unwrap_or_default());
-        Ok(Leading { epoch: term.epoch, nonce, held })
+        Ok(Leading { epoch: term.epoch, nonce, held, uncertain: term.uncertain })
     }
 
-    /// The database is another one than before: what it lost of our results is written again.
-    async fn reapply(&self) -> Result<(), StoreError> {
-        let remembered = self.memory.recall();
-        let mut written = 0;
-        for piece in remembered.chunks(1000) {
-            let results: Vec<LostResult<'_>> = piece
-                .iter()
-                .map(|result| LostResult {
-                    id: result.id,
-                    send_after_us: result.send_after_us,
-                    attempt: result.attempt,
-                    status: result.status,
-                    gateway: &result.gateway,
-                    reference: result.reference,
-                })
-                .collect();
-            written += self.store.reapply(&results).await?;
+    /// Waits, for a bounded time, until everybody has spoken who may know what a failover lost. Longer than a lease:
+    /// a leader that has not noticed yet may send for so long.
+    async fn hear_witnesses(&self) -> Result<(Standing, Judgement), StoreError> {
+        let until = clock::now() + self.lease_length * 2;
+        let mut said = false;
+        loop {
+            let standing = self.store.standing().await?;
+            let witnesses = self.store.witnesses().await?;
+            let judgement = failover::judge(&standing, &witnesses);
+            let wait = judgement != Judgement::Certain && failover::worth_waiting(&standing, &witnesses);
+            if !wait || clock::now() >= until {
+                return Ok((standing, judgement));
+            }
+            if !std::mem::replace(&mut said, true) {
+                info!("the database failed over; waiting for the daemons that may know what it lost");
+            }
+            tokio::time::sleep(HEAR_AGAIN).await;
         }
-        if written > 0 {
-            warn!(messages = written, "the failover had lost their results; written again from memory");
+    }
+
+    /// A sign of life. An error says that the database is another one than before; that it could not be written is none:
+    /// the lock session tells whether we lead.
+    async fn show(&self, role: Role, home: Cluster) -> Result<(), StoreError> {
+        match self.store.heartbeat(&self.life.identity, role, home, clock::now()).await {
+            Ok(pulse) if pulse.cluster == home => self.life.saw(pulse.others),
+            Ok(_) => {
+                return Err(StoreError::Elsewhere {
+                    statement: "heartbeat",
+                    reason: "the database failed over".to_owned(),
+                });
+            }
+            Err(error) => tracing::debug!(%error, "could not write the heartbeat"),
         }
         Ok(())
     }
-
-    async fn show(&self, role: Role) {
-        // A heartbeat that fails is no reason to stop: the lock session tells whether we lead.
-        if let Err(error) = self.store.heartbeat(&self.identity, role, clock::now().since(self.started)).await
-        {
-            tracing::debug!(%error, "could not write the heartbeat");
-        }
-    }
-}
-
-/// Whether this is another database than the one that messages were last sent from: a clone, a restored backup, or a
-/// replica promoted long after the last sign of life. Sending from it could send again what was sent already.
-pub fn why_hold(standing: &Standing) -> Option<String> {
-    let remembered = standing.remembered?;
-    let present = standing.present;
-    if remembered.system_identifier != present.system_identifier {
-        return Some(format!(
-            "this database is a copy: messages were last sent from cluster {}, this is cluster {}; if it is to send \
-             from now on, run `outboxd adopt`",
-            remembered.system_identifier, present.system_identifier
-        ));
-    }
-    let recent = standing.last_heartbeat.is_some_and(|age| age < FAILOVER_WITHIN);
-    if remembered.timeline != present.timeline && !recent {
-        return Some(format!(
-            "this database went back in time: it was restored or promoted (timeline {} instead of {}), and what was \
-             sent after its last sign of life is not in it; check the queue, then run `outboxd adopt`",
-            present.timeline, remembered.timeline
-        ));
-    }
-    None
 }
 
 fn fresh_nonce() -> Nonce {
@@ -271,41 +333,8 @@ pub fn random_bits() -> u64 {
 mod tests {
     use std::time::Duration;
 
-    use super::{Lease, why_hold};
+    use super::Lease;
     use crate::clock;
-    use crate::store::leader::{Cluster, Standing};
-
-    fn standing(remembered: Option<(i64, i32)>, present: (i64, i32), heartbeat: Option<u64>) -> Standing {
-        let cluster = |(system_identifier, timeline)| Cluster { system_identifier, timeline };
-        Standing {
-            epoch: 1,
-            held: false,
-            held_code: None,
-            held_reason: None,
-            remembered: remembered.map(cluster),
-            present: cluster(present),
-            last_heartbeat: heartbeat.map(Duration::from_secs),
-        }
-    }
-
-    #[test]
-    fn a_new_outbox_and_an_unchanged_one_are_not_held() {
-        assert_eq!(why_hold(&standing(None, (7, 1), None)), None);
-        assert_eq!(why_hold(&standing(Some((7, 1)), (7, 1), Some(90_000))), None);
-    }
-
-    #[test]
-    fn a_copy_is_held_however_fresh_it_is() {
-        let reason = why_hold(&standing(Some((7, 1)), (8, 1), Some(1))).expect("held");
-        assert!(reason.contains("outboxd adopt"));
-    }
-
-    #[test]
-    fn a_promotion_is_held_only_when_the_last_sign_of_life_is_old() {
-        assert_eq!(why_hold(&standing(Some((7, 1)), (7, 2), Some(5))), None);
-        assert!(why_hold(&standing(Some((7, 1)), (7, 2), Some(4000))).is_some());
-        assert!(why_hold(&standing(Some((7, 3)), (7, 2), None)).is_some());
-    }
 
     #[test]
     fn a_lease_ends_by_itself_and_when_revoked() {

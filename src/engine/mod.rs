@@ -7,6 +7,7 @@
 
 pub mod deliver;
 pub mod dispatch;
+pub mod failover;
 pub mod lead;
 pub mod memory;
 pub mod plan;
@@ -83,6 +84,8 @@ pub enum Event {
     FellAsleep(Falling, Result<(), StoreError>),
     /// Rows were queued again by the sweep.
     Swept,
+    /// What a failover had made uncertain may have changed.
+    Settled,
     /// Stop in good order, and wait no longer than this for what is under way.
     Stop {
         grace: Duration,

@@ -39,6 +39,7 @@ pub struct Ready {
     pub version: RowVersion,
     pub lane: Lane,
     pub position: Position,
+    pub created_at_us: i64,
     pub attempts: AttemptNo,
     pub draft: Draft,
 }

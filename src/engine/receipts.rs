@@ -3,10 +3,13 @@
 //! leader or not: a receipt is a fact.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
+use crate::clock;
+use crate::engine::lead::Life;
 use crate::message::MessageId;
 use crate::store::receipts::ReceiptFact;
 use crate::store::{Store, StoreError};
@@ -48,12 +51,17 @@ impl Receipts {
 }
 
 /// The batching task: ends when every [`Receipts`] is dropped.
-pub async fn run(store: Store, mut incoming: mpsc::Receiver<Waiting>) {
+pub async fn run(store: Store, life: Arc<Life>, mut incoming: mpsc::Receiver<Waiting>) {
     let mut batch: Vec<Waiting> = Vec::with_capacity(BATCH);
     while incoming.recv_many(&mut batch, BATCH).await > 0 {
-        let outcome = apply(&store, &batch).await;
+        let facts: Vec<ReceiptFact> = batch.iter().map(|(fact, _)| fact.clone()).collect();
+        let outcome = apply(&store, &facts).await;
         if let Err(error) = &outcome {
             warn!(%error, receipts = batch.len(), "could not write receipts; the gateway was told so");
+        }
+        if outcome.is_ok() {
+            // Also what changed nothing: its row may have been one that a failover threw back.
+            life.memory.remember_receipts(facts, clock::now());
         }
         for (fact, answer) in batch.drain(..) {
             let taken = match &outcome {
@@ -66,13 +74,17 @@ pub async fn run(store: Store, mut incoming: mpsc::Receiver<Waiting>) {
     }
 }
 
-async fn apply(store: &Store, batch: &[Waiting]) -> Result<Vec<MessageId>, StoreError> {
-    let rounds = rounds(batch.iter().map(|(fact, _)| fact));
+/// Writes receipts, in batches; a message's in their order. Returns the messages that changed.
+pub(super) async fn apply(store: &Store, facts: &[ReceiptFact]) -> Result<Vec<MessageId>, StoreError> {
     let mut changed = Vec::new();
-    for round in rounds {
-        changed.extend(apply_round(store, &round).await?);
+    for batch in facts.chunks(BATCH) {
+        for round in rounds(batch.iter()) {
+            changed.extend(apply_round(store, &round).await?);
+        }
     }
-    debug!(receipts = batch.len(), changed = changed.len(), "receipts written");
+    if !facts.is_empty() {
+        debug!(receipts = facts.len(), changed = changed.len(), "receipts written");
+    }
     Ok(changed)
 }
 

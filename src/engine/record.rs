@@ -11,8 +11,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Moment};
 use crate::engine::Event;
-use crate::engine::memory::{Memory, Remembered};
+use crate::engine::lead::Life;
 use crate::message::{MessageId, NotifyRef, Position, Status};
+use crate::store::failover::Fact;
 use crate::store::queue::WaveKey;
 use crate::store::record::{Fits, Misfit, Record, Recorded};
 use crate::store::{Store, StoreError};
@@ -55,7 +56,7 @@ pub struct Done {
 #[derive(Debug)]
 pub struct Recorder {
     store: Store,
-    memory: Arc<Memory>,
+    life: Arc<Life>,
     events: mpsc::Sender<Event>,
     pending: Vec<Entry>,
     /// Parts of a batch that the server refused, each to be written by itself: joined with others again, the record
@@ -75,10 +76,10 @@ struct Trouble {
 }
 
 impl Recorder {
-    pub fn new(store: Store, memory: Arc<Memory>, events: mpsc::Sender<Event>) -> Recorder {
+    pub fn new(store: Store, life: Arc<Life>, events: mpsc::Sender<Event>) -> Recorder {
         Recorder {
             store,
-            memory,
+            life,
             events,
             pending: Vec::new(),
             suspects: Vec::new(),
@@ -189,7 +190,7 @@ impl Recorder {
         self.finished_since = None;
         let sizes: Vec<(MessageId, bool)> =
             batch.iter().map(|r| (r.id, r.status == Status::Queued && !r.held)).collect();
-        let remembered = remember(&batch, &positions, clock::now());
+        let facts = facts(&batch);
         let outcome = match self.store.record(batch, &finished).await {
             Err((StoreError::Locked { .. }, batch)) => {
                 debug!("a row is locked by somebody; writing the others");
@@ -208,7 +209,7 @@ impl Recorder {
                     info!("results are being written again");
                 }
                 // Also what did not fit or was locked: it was sent all the same.
-                self.memory.remember(remembered.into_iter(), clock::now());
+                self.life.memory.remember(facts, clock::now());
                 self.account(recorded, &sizes, &positions).await;
             }
             Err((StoreError::Refused { reason, .. } | StoreError::Answer { reason, .. }, batch)) => {
@@ -312,16 +313,15 @@ impl Recorder {
 }
 
 /// What a failover must not make us forget: what was sent, or may have been, or was refused by the gateway.
-fn remember(batch: &[Record], positions: &HashMap<MessageId, Position>, now: Moment) -> Vec<Remembered> {
+fn facts(batch: &[Record]) -> Vec<Fact> {
     batch
         .iter()
         .filter(|record| matches!(record.status, Status::Accepted | Status::Unknown | Status::Failed))
         .filter_map(|record| {
             let Fits::Attempt(attempt) = record.fits else { return None };
-            Some(Remembered {
-                at: now,
+            Some(Fact {
                 id: record.id,
-                send_after_us: positions.get(&record.id)?.send_after_us,
+                created_at_us: record.created_at_us,
                 attempt,
                 status: record.status,
                 gateway: Arc::clone(record.gateway.as_ref()?),

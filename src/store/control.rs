@@ -1,10 +1,12 @@
-//! What the daemon shows to people and hears from them through the database: heartbeat, alarms, gateways, hold and
-//! resume; and the register that the doorbell reads.
+//! What the daemon shows to people and hears from them through the database: alarms, gateways, hold and resume; and the
+//! register that the doorbell reads.
 
 use std::time::Duration;
 
+use crate::clock::Moment;
+use crate::store::failover::Uncertain;
 use crate::store::statement::{
-    ALARM_CLEAR, ALARM_OPEN, CONTROL, DOORBELL, FAREWELL, GATEWAY_STATE, HEARTBEAT, REGISTER, SLEEP_BARRIER,
+    ALARM_CLEAR, ALARM_OPEN, CONTROL, DOORBELL, FAREWELL, GATEWAY_STATE, REGISTER, SLEEP_BARRIER,
     SLEEP_SETTLED,
 };
 use crate::store::{Store, StoreError, column};
@@ -17,12 +19,22 @@ pub struct Identity {
     pub host: String,
     pub pid: i32,
     pub version: &'static str,
+    pub started: Moment,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Leader,
     Standby,
+}
+
+impl Role {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Role::Leader => "leader",
+            Role::Standby => "standby",
+        }
+    }
 }
 
 /// What a person may have asked for.
@@ -34,6 +46,7 @@ pub struct Orders {
     pub held_reason: Option<String>,
     /// Gateways that are to be tried again.
     pub resumed: Vec<String>,
+    pub uncertain: Option<Uncertain>,
 }
 
 /// What the database says about the doorbell.
@@ -53,38 +66,20 @@ pub struct SleepBarrier {
 }
 
 impl Store {
-    pub async fn heartbeat(&self, me: &Identity, role: Role, running: Duration) -> Result<(), StoreError> {
-        let role = match role {
-            Role::Leader => "leader",
-            Role::Standby => "standby",
-        };
-        self.query(
-            HEARTBEAT,
-            &[
-                /* instance */ &me.instance,
-                /* host */ &me.host,
-                /* pid */ &me.pid,
-                /* version */ &me.version,
-                /* role */ &role,
-                /* started */ &running.as_secs_f64(),
-            ],
-        )
-        .await?;
-        Ok(())
-    }
-
+    /// To be said after the last heartbeat, with everything recorded.
     pub async fn farewell(&self, me: &Identity) -> Result<(), StoreError> {
         self.query(FAREWELL, &[/* instance */ &me.instance]).await?;
         Ok(())
     }
 
     pub async fn orders(&self, epoch: i64) -> Result<Orders, StoreError> {
-        let row = self.query_one(CONTROL, &[/* epoch */ &epoch]).await?;
+        let row = self.query_one(CONTROL, &[/* epoch */ &epoch, /* timeline */ &self.expected.get()]).await?;
         Ok(Orders {
             leads: column(CONTROL, &row, 0)?,
             held: column(CONTROL, &row, 1)?,
             held_reason: column(CONTROL, &row, 2)?,
             resumed: column(CONTROL, &row, 3)?,
+            uncertain: Uncertain::of(CONTROL, &row, 4)?,
         })
     }
 

@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod control;
+pub mod failover;
 pub mod inspect;
 pub mod leader;
 pub mod listen;
@@ -25,7 +26,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use crate::config::Database;
+use crate::store::failover::Expected;
 pub use crate::store::statement::Statement;
+
+/// Raised by `outboxd.expect_timeline`.
+const ELSEWHERE: &str = "OB001";
 
 /// What callers do differently about a failure.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +44,9 @@ pub enum StoreError {
     /// Somebody else holds a lock on a row; nothing happened.
     #[error("{statement} met a locked row")]
     Locked { statement: &'static str },
+    /// The server is not the one that the statement was meant for: the database failed over. Nothing happened.
+    #[error("{statement} came to another server than it was meant for: {reason}")]
+    Elsewhere { statement: &'static str, reason: String },
     /// The server refused the statement; nothing happened. A person must look at schema or privileges when it stays.
     #[error("PostgreSQL refused {statement}: {reason}")]
     Refused { statement: &'static str, reason: String },
@@ -53,6 +61,7 @@ impl StoreError {
         match self {
             StoreError::Unavailable(_) => None,
             StoreError::InDoubt { statement, .. }
+            | StoreError::Elsewhere { statement, .. }
             | StoreError::Locked { statement }
             | StoreError::Refused { statement, .. }
             | StoreError::Answer { statement, .. } => Some(statement),
@@ -65,6 +74,7 @@ impl StoreError {
 pub struct Store {
     pool: Pool,
     timeout: Duration,
+    expected: Expected,
 }
 
 impl std::fmt::Debug for Store {
@@ -76,7 +86,7 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Prepares the pool; connects only when first used.
     pub fn open(database: &Database) -> Result<Store, StoreError> {
-        Ok(Store { pool: connect::pool(database)?, timeout: database.timeout })
+        Ok(Store { pool: connect::pool(database)?, timeout: database.timeout, expected: Expected::default() })
     }
 
     async fn connection(&self) -> Result<Object, StoreError> {
@@ -103,7 +113,7 @@ impl Store {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => {
                 let error = classify(statement, &error);
-                if matches!(error, StoreError::InDoubt { .. }) {
+                if matches!(error, StoreError::InDoubt { .. } | StoreError::Elsewhere { .. }) {
                     discard(client);
                 }
                 Err(error)
@@ -146,6 +156,8 @@ fn classify(statement: Statement, error: &tokio_postgres::Error) -> StoreError {
         || *code == SqlState::T_R_SERIALIZATION_FAILURE
     {
         StoreError::Locked { statement: statement.name }
+    } else if code.code() == ELSEWHERE {
+        StoreError::Elsewhere { statement: statement.name, reason: plain(error) }
     } else if *code == SqlState::ADMIN_SHUTDOWN
         || *code == SqlState::CRASH_SHUTDOWN
         || *code == SqlState::CANNOT_CONNECT_NOW

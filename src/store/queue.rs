@@ -53,6 +53,7 @@ pub struct WaveEntry {
     pub id: MessageId,
     pub attempt: AttemptNo,
     pub version: RowVersion,
+    pub created_at_us: i64,
 }
 
 /// What the wave's commit answered.
@@ -96,6 +97,7 @@ impl Store {
         let ids: Vec<i64> = wave.entries.iter().map(|e| e.id.0).collect();
         let attempts: Vec<i32> = wave.entries.iter().map(|e| e.attempt).collect();
         let versions: Vec<RowVersion> = wave.entries.iter().map(|e| e.version).collect();
+        let created: Vec<Timestamp> = wave.entries.iter().map(|e| Timestamp(e.created_at_us)).collect();
         let row = self
             .query_one(
                 WAVE,
@@ -107,6 +109,7 @@ impl Store {
                     /* ids */ &ids,
                     /* attempts */ &attempts,
                     /* versions */ &versions,
+                    /* created at */ &created,
                 ],
             )
             .await?;
@@ -146,6 +149,7 @@ impl Store {
 
 fn due_row(lane: Lane, row: &tokio_postgres::Row) -> Result<DueRow, StoreError> {
     let send_after: Timestamp = column(DISCOVER, row, 2)?;
+    let created_at: Timestamp = column(DISCOVER, row, 13)?;
     let due_for: f64 = column::<Option<f64>>(DISCOVER, row, 12)?.unwrap_or(0.0);
     Ok(DueRow {
         row: OutboxRow {
@@ -153,6 +157,7 @@ fn due_row(lane: Lane, row: &tokio_postgres::Row) -> Result<DueRow, StoreError> 
             version: column(DISCOVER, row, 1)?,
             lane,
             send_after_us: send_after.0,
+            created_at_us: created_at.0,
             attempts: column(DISCOVER, row, 4)?,
             recipient: column(DISCOVER, row, 5)?,
             body: column(DISCOVER, row, 6)?,

@@ -22,12 +22,13 @@ impl Store {
             .iter()
             .map(|f| if f.delivered { Status::Delivered } else { Status::Undelivered }.as_str())
             .collect();
+        let timeline = self.expected.get();
         let rows = self
             .query(
                 RECEIPTS,
                 &[
                     /* ids */ &ids, /* attempts */ &attempts, /* nonces */ &nonces,
-                    /* refs */ &refs, /* statuses */ &statuses,
+                    /* refs */ &refs, /* statuses */ &statuses, /* timeline */ &timeline,
                 ],
             )
             .await?;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::message::{AttemptNo, Encoding, MessageId, RowVersion, Status};
-use crate::store::queue::WaveKey;
+use crate::store::queue::{Timestamp, WaveKey};
 use crate::store::statement::{ATTEMPT_NOTE, LOCK_FREE, READ_STATES, RECORD};
 use crate::store::{Store, StoreError, classify, column, discard};
 
@@ -12,6 +12,8 @@ use crate::store::{Store, StoreError, classify, column, discard};
 #[derive(Debug, Clone)]
 pub struct Record {
     pub id: MessageId,
+    /// With the id, tells the message from another that was given the same id later.
+    pub created_at_us: i64,
     pub fits: Fits,
     pub status: Status,
     /// Waits for a person.
@@ -70,6 +72,7 @@ pub struct Found {
     pub status: Option<Status>,
     pub attempts: AttemptNo,
     pub gateway_ref: Option<String>,
+    created_at_us: i64,
 }
 
 impl Misfit {
@@ -100,7 +103,7 @@ impl Store {
         batch: Vec<Record>,
         finished: &[WaveKey],
     ) -> Result<Recorded, (StoreError, Vec<Record>)> {
-        let columns = Columns::of(&batch, finished);
+        let columns = Columns::of(&batch, finished, self.expected.get());
         let written = match self.query(RECORD, &columns.params()).await {
             Ok(rows) => rows,
             Err(error) => return Err((error, batch)),
@@ -143,7 +146,7 @@ impl Store {
             let free: HashSet<i64> =
                 transaction.query(&lock_free, &[&ids]).await?.iter().map(|row| row.get(0)).collect();
             let chosen: Vec<Record> = batch.iter().filter(|r| free.contains(&r.id.0)).cloned().collect();
-            let columns = Columns::of(&chosen, &[]);
+            let columns = Columns::of(&chosen, &[], self.expected.get());
             let record = transaction.prepare_cached(RECORD.sql).await?;
             let written =
                 transaction.query(&record, &columns.params()).await?.iter().map(|row| row.get(0)).collect();
@@ -171,18 +174,30 @@ impl Store {
         written: &HashSet<i64>,
     ) -> Result<HashMap<i64, Found>, StoreError> {
         let others: Vec<i64> = batch.iter().map(|r| r.id.0).filter(|id| !written.contains(id)).collect();
-        if others.is_empty() { Ok(HashMap::new()) } else { self.read_states(&others).await }
+        if others.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut found = self.read_states(&others).await?;
+        // The id was given to another message since: this one is gone.
+        for record in batch {
+            if found.get(&record.id.0).is_some_and(|found| found.created_at_us != record.created_at_us) {
+                found.remove(&record.id.0);
+            }
+        }
+        Ok(found)
     }
 
     async fn read_states(&self, ids: &[i64]) -> Result<HashMap<i64, Found>, StoreError> {
         let rows = self.query(READ_STATES, &[/* ids */ &ids]).await?;
         rows.iter()
             .map(|row| {
+                let created_at: Timestamp = column(READ_STATES, row, 4)?;
                 let status: String = column(READ_STATES, row, 1)?;
                 let found = Found {
                     status: Status::parse(&status),
                     attempts: column(READ_STATES, row, 2)?,
                     gateway_ref: column(READ_STATES, row, 3)?,
+                    created_at_us: created_at.0,
                 };
                 Ok((column(READ_STATES, row, 0)?, found))
             })
@@ -197,11 +212,13 @@ impl Store {
         let refs: Vec<Option<&str>> = notes.iter().map(|(r, _)| r.gateway_ref.as_deref()).collect();
         let verdicts: Vec<&str> = notes.iter().map(|(r, _)| r.status.as_str()).collect();
         let texts: Vec<&str> = notes.iter().map(|(_, text)| text.as_str()).collect();
+        let created: Vec<Timestamp> = notes.iter().map(|(r, _)| Timestamp(r.created_at_us)).collect();
         self.query(
             ATTEMPT_NOTE,
             &[
                 /* ids */ &ids, /* attempts */ &attempts, /* gateways */ &gateways,
                 /* refs */ &refs, /* verdicts */ &verdicts, /* notes */ &texts,
+                /* created at */ &created,
             ],
         )
         .await?;
@@ -231,10 +248,12 @@ struct Columns<'a> {
     segments: Vec<Option<i16>>,
     epochs: Vec<i64>,
     seqs: Vec<i64>,
+    created: Vec<Timestamp>,
+    timeline: Option<i32>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(batch: &'a [Record], finished: &[WaveKey]) -> Columns<'a> {
+    fn of(batch: &'a [Record], finished: &[WaveKey], timeline: Option<i32>) -> Columns<'a> {
         Columns {
             ids: batch.iter().map(|r| r.id.0).collect(),
             expected: batch.iter().map(|r| r.fits.expected()).collect(),
@@ -251,10 +270,12 @@ impl<'a> Columns<'a> {
             segments: batch.iter().map(|r| r.segments).collect(),
             epochs: finished.iter().map(|w| w.epoch).collect(),
             seqs: finished.iter().map(|w| w.seq).collect(),
+            created: batch.iter().map(|r| Timestamp(r.created_at_us)).collect(),
+            timeline,
         }
     }
 
-    fn params(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 15] {
+    fn params(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 17] {
         [
             &self.ids,
             &self.expected,
@@ -271,6 +292,8 @@ impl<'a> Columns<'a> {
             &self.segments,
             &self.epochs,
             &self.seqs,
+            &self.created,
+            &self.timeline,
         ]
     }
 }

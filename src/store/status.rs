@@ -19,6 +19,8 @@ pub struct QueueStatus {
     pub scheduled: i64,
     pub held: i64,
     pub unknown: i64,
+    /// Of those held: may have been sent before the database failed over.
+    pub uncertain: i64,
     pub oldest_due_seconds: f64,
     pub all_held: bool,
     pub held_reason: Option<String>,
@@ -63,14 +65,15 @@ impl Store {
             scheduled: column(STATUS, &row, 1)?,
             held: column(STATUS, &row, 2)?,
             unknown: column(STATUS, &row, 3)?,
-            oldest_due_seconds: column(STATUS, &row, 4)?,
-            all_held: column(STATUS, &row, 5)?,
-            held_reason: column(STATUS, &row, 6)?,
-            epoch: column(STATUS, &row, 7)?,
-            leader_host: column(STATUS, &row, 8)?,
-            leader_version: column(STATUS, &row, 9)?,
-            leader_seen_seconds_ago: column(STATUS, &row, 10)?,
-            open_alarms: column(STATUS, &row, 11)?,
+            uncertain: column(STATUS, &row, 4)?,
+            oldest_due_seconds: column(STATUS, &row, 5)?,
+            all_held: column(STATUS, &row, 6)?,
+            held_reason: column(STATUS, &row, 7)?,
+            epoch: column(STATUS, &row, 8)?,
+            leader_host: column(STATUS, &row, 9)?,
+            leader_version: column(STATUS, &row, 10)?,
+            leader_seen_seconds_ago: column(STATUS, &row, 11)?,
+            open_alarms: column(STATUS, &row, 12)?,
         };
         let gateways = self.query(STATUS_GATEWAYS, &[]).await?;
         let alarms = self.query(STATUS_ALARMS, &[]).await?;

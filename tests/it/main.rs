@@ -15,6 +15,7 @@ mod cli_send;
 mod cli_status;
 mod config;
 mod crash;
+mod failover;
 mod gateway_egress;
 mod gateway_login;
 mod gateway_peer;

@@ -114,6 +114,7 @@ impl Dispatch {
         let Some(flight) = self.flights.get(&id) else { return };
         let record = Record {
             id,
+            created_at_us: flight.created_at_us,
             fits: flight.fits,
             status: outcome.status,
             held: false,
@@ -139,6 +140,7 @@ impl Dispatch {
                 self.plan.recorded(id, queued_again);
             }
             if let Some(flight) = flight {
+                self.life.own_waves.recorded(flight.wave, id);
                 self.wave_member_done(flight.wave);
             }
         }
@@ -176,11 +178,12 @@ impl Dispatch {
         if refused.is_empty() {
             return;
         }
-        let store = self.store.clone();
+        let (store, life) = (self.store.clone(), Arc::clone(&self.life));
         self.ask(async move {
             for _ in 0..10 {
                 match store.requeue_refused(&refused).await {
                     Ok(ids) => {
+                        life.memory.forget(&ids);
                         info!(messages = ids.len(), "what the stopped gateway had refused is queued again");
                         return Some(Event::Swept);
                     }

@@ -7,6 +7,7 @@
 mod answers;
 mod gateways;
 mod reading;
+mod uncertain;
 mod upkeep;
 mod waves;
 
@@ -23,13 +24,14 @@ use crate::compose::{Composer, Templates};
 use crate::config::Config;
 use crate::engine::Event;
 use crate::engine::dispatch::gateways::GatewayRun;
-use crate::engine::lead::{Leading, Lease, OwnWaves};
+use crate::engine::lead::{Leading, Lease, Life};
 use crate::engine::plan::{Plan, Ready};
 use crate::engine::record::Job;
 use crate::engine::route::Router;
 use crate::engine::wake::Wakefulness;
 use crate::gateway::Gateway;
 use crate::message::{Encoding, MessageId, Nonce, Position, Status};
+use crate::store::failover::Uncertain;
 use crate::store::queue::{DueRow, WaveKey};
 use crate::store::record::{Fits, Record};
 use crate::store::{Store, StoreError};
@@ -49,7 +51,7 @@ pub struct Parts {
     /// In the order of their names.
     pub gateways: Vec<Arc<Gateway>>,
     pub lease: Arc<Lease>,
-    pub own_waves: Arc<OwnWaves>,
+    pub life: Arc<Life>,
     /// Whether the doorbell may be relied upon.
     pub doorbell: bool,
     pub events: mpsc::Sender<Event>,
@@ -60,7 +62,7 @@ pub struct Parts {
 pub struct Dispatch {
     config: Arc<Config>,
     store: Store,
-    own_waves: Arc<OwnWaves>,
+    life: Arc<Life>,
     events: mpsc::Sender<Event>,
     recorder: mpsc::UnboundedSender<Job>,
     /// Requests under way.
@@ -95,6 +97,8 @@ struct Term {
     next_seq: i64,
     /// Why nothing may be sent.
     held: Option<String>,
+    /// What may have been sent before a failover is set aside instead.
+    uncertain: Option<Uncertain>,
 }
 
 /// A message between the commit of its wave and the recording of its result.
@@ -103,6 +107,7 @@ struct Flight {
     wave: WaveKey,
     fits: Fits,
     position: Position,
+    created_at_us: i64,
     gateway_ref: String,
     encoding: Encoding,
     segments: i16,
@@ -128,7 +133,7 @@ enum TemplateState {
 
 impl Dispatch {
     pub fn new(parts: Parts) -> Dispatch {
-        let Parts { config, store, gateways, lease, own_waves, doorbell, events, recorder } = parts;
+        let Parts { config, store, gateways, lease, life, doorbell, events, recorder } = parts;
         let now = clock::now();
         let runs: Vec<GatewayRun> = gateways
             .into_iter()
@@ -145,7 +150,7 @@ impl Dispatch {
             clockwork: upkeep::Clockwork::new(now),
             config,
             store,
-            own_waves,
+            life,
             events,
             recorder,
             attempts: JoinSet::new(),
@@ -236,6 +241,10 @@ impl Dispatch {
                 self.plan.wake();
             }
             Event::Swept => self.plan.wake(),
+            Event::Settled => {
+                self.clockwork.ask_orders_now();
+                self.plan.wake();
+            }
             Event::Stop { grace } => self.begin_stop(now + grace),
         }
     }
@@ -249,8 +258,13 @@ impl Dispatch {
         if let Some(reason) = &leading.held {
             warn!(reason, "everything is held; nothing is sent");
         }
-        self.term =
-            Some(Term { epoch: leading.epoch, nonce: leading.nonce, next_seq: 1, held: leading.held });
+        self.term = Some(Term {
+            epoch: leading.epoch,
+            nonce: leading.nonce,
+            next_seq: 1,
+            held: leading.held,
+            uncertain: leading.uncertain,
+        });
         self.wakefulness.start_over(now);
         self.clockwork = upkeep::Clockwork::new(now);
         self.show_all_gateways();
@@ -386,6 +400,7 @@ impl Dispatch {
         self.plan.set_aside(ready.id, ready.position.1, ready.version);
         let record = Record {
             id: ready.id,
+            created_at_us: ready.created_at_us,
             fits: Fits::Unchanged { attempts: ready.attempts, version: ready.version },
             status,
             held,
@@ -406,6 +421,7 @@ impl Dispatch {
 struct Judged {
     id: MessageId,
     version: crate::message::RowVersion,
+    created_at_us: i64,
     attempts: i32,
     position: (Position, crate::message::Lane),
 }
@@ -415,6 +431,7 @@ impl Judged {
         Judged {
             id: due.row.id,
             version: due.row.version,
+            created_at_us: due.row.created_at_us,
             attempts: due.row.attempts,
             position: (due.row.position(), due.row.lane),
         }
@@ -426,6 +443,7 @@ impl From<&Ready> for Judged {
         Judged {
             id: ready.id,
             version: ready.version,
+            created_at_us: ready.created_at_us,
             attempts: ready.attempts,
             position: (ready.position, ready.lane),
         }

@@ -16,6 +16,8 @@ use crate::store::listen::Heard;
 /// While everything is held, or somebody asked for something.
 const ORDERS_PAUSE: Duration = Duration::from_secs(1);
 const SWEEP_PAUSE: Duration = Duration::from_secs(5);
+/// For a minute: a row may be set aside by a record that was late.
+pub(super) const RELEASES: u32 = 12;
 /// Between two questions for the next scheduled row while other rows are being sent or wait for their gateway's pace.
 const DUE_PAUSE: Duration = Duration::from_millis(100);
 /// Rows that expired while their gateway did not send are ended this long after the longest request could last.
@@ -33,6 +35,8 @@ pub(super) struct Clockwork {
     orders_at: Option<Moment>,
     asking_orders: bool,
     sweep_at: Moment,
+    /// So many sweeps still let go what was set aside after a failover and is not uncertain any more.
+    pub(super) releases: u32,
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
     /// What the log last said is wrong with the database.
@@ -49,6 +53,7 @@ impl Clockwork {
             orders_at: Some(now),
             asking_orders: false,
             sweep_at: now + SWEEP_PAUSE,
+            releases: RELEASES,
             doubtful_covered: 0,
             database_fault: None,
         }
@@ -70,6 +75,10 @@ impl Clockwork {
 
     pub(super) fn rows_came(&mut self) {
         self.due_unknown = true;
+    }
+
+    pub(super) fn sweep_now(&mut self) {
+        self.sweep_at = Moment::ZERO;
     }
 
     pub(super) fn ask_orders_now(&mut self) {
@@ -124,6 +133,7 @@ impl Dispatch {
         if self.clockwork.sweep_at <= now {
             self.clockwork.sweep_at = now + SWEEP_PAUSE;
             self.sweep();
+            self.sweep_uncertain();
         }
         self.ask_orders(now);
     }
@@ -203,6 +213,7 @@ impl Dispatch {
             }
             (true, true) | (false, false) => {}
         }
+        self.uncertain_is(orders.uncertain);
         for name in orders.resumed {
             self.resume_gateway(&name);
         }

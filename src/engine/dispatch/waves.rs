@@ -1,6 +1,7 @@
 //! From ready rows to requests: a wave is committed first, and only what it confirmed is sent.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, warn};
@@ -11,7 +12,8 @@ use crate::engine::dispatch::{Dispatch, Flight, answers};
 use crate::engine::plan::{GatewayIndex, Ready};
 use crate::engine::record::Job;
 use crate::engine::{Event, WaveName};
-use crate::message::{MessageId, NotifyRef};
+use crate::message::{MessageId, NotifyRef, Status};
+use crate::store::failover::Fact;
 use crate::store::queue::{self, WaveEntry, WaveIntent, WaveKey, WaveOutcome};
 use crate::store::record::Fits;
 use crate::store::{Store, StoreError};
@@ -46,10 +48,15 @@ impl Dispatch {
         let run = &mut self.gateways[index];
         run.pace.take(taken.len(), now);
         run.committing = true;
-        self.own_waves.begin(key);
+        self.life.own_waves.begin(key);
         let mut entries: Vec<WaveEntry> = taken
             .iter()
-            .map(|ready| WaveEntry { id: ready.id, attempt: ready.attempts + 1, version: ready.version })
+            .map(|ready| WaveEntry {
+                id: ready.id,
+                attempt: ready.attempts + 1,
+                version: ready.version,
+                created_at_us: ready.created_at_us,
+            })
             .collect();
         entries.sort_by_key(|entry| entry.id);
         let wave = WaveName { key, nonce: term.nonce };
@@ -86,7 +93,7 @@ impl Dispatch {
             }
         };
         if confirmed.is_empty() {
-            self.own_waves.finish(wave.key);
+            self.life.own_waves.finish(wave.key);
         } else {
             self.waves.insert(wave.key, confirmed.len());
         }
@@ -103,11 +110,13 @@ impl Dispatch {
 
     fn take_off(&mut self, index: GatewayIndex, wave: WaveName, ready: Ready) {
         let attempt = ready.attempts + 1;
-        let gateway_ref = NotifyRef { id: ready.id, nonce: wave.nonce, attempt }.encode();
+        let reference = NotifyRef { id: ready.id, nonce: wave.nonce, attempt };
+        let gateway_ref = reference.encode();
         let flight = Flight {
             wave: wave.key,
             fits: Fits::Attempt(attempt),
             position: ready.position,
+            created_at_us: ready.created_at_us,
             gateway_ref: gateway_ref.clone(),
             encoding: ready.draft.encoding,
             segments: ready.draft.segments,
@@ -116,6 +125,15 @@ impl Dispatch {
         };
         self.flights.insert(ready.id, flight);
         if self.term.as_ref().is_some_and(|term| term.epoch == wave.key.epoch) {
+            let under_way = Fact {
+                id: ready.id,
+                created_at_us: ready.created_at_us,
+                attempt,
+                status: Status::Unknown,
+                gateway: Arc::clone(&self.gateways[index].name),
+                reference,
+            };
+            self.life.own_waves.may_leave(wave.key, under_way);
             let outgoing = ready.draft.into_outgoing(ready.id, attempt, gateway_ref);
             self.gateways[index].launch.push_back(outgoing);
         } else {
@@ -155,7 +173,7 @@ impl Dispatch {
         *open -= 1;
         if *open == 0 {
             self.waves.remove(&wave);
-            self.own_waves.finish(wave);
+            self.life.own_waves.finish(wave);
             // Closed only when the recorder has gone; the wave is then cleared by the next takeover.
             let _ = self.recorder.send(Job::Finished(wave));
         }

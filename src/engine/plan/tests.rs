@@ -40,7 +40,7 @@ fn ready_at(lane: Lane, position: Position, version: RowVersion) -> Ready {
         encoding: Encoding::Gsm7,
         segments: 1,
     };
-    Ready { id: position.id, version, lane, position, attempts: 0, draft }
+    Ready { id: position.id, version, lane, position, created_at_us: 0, attempts: 0, draft }
 }
 
 fn reads(plan: &mut Plan, now: Moment) -> Vec<Read> {
