@@ -221,7 +221,7 @@ impl Engine {
 
         if doorbell {
             let listening = wake::listen(
-                config.database.clone(),
+                (config.database.clone(), store.clone()),
                 life.identity.instance.clone(),
                 config.queue.poll_interval,
                 events.clone(),

@@ -139,13 +139,14 @@ impl Candidate {
                 warn!(%error, "cannot become leader yet; trying again");
             }
             complained = true;
+            self.store.connect_anew();
             tokio::time::sleep((self.lease_length / 5).min(AGAIN)).await;
         }
     }
 
     async fn term(&self, events: &mpsc::Sender<Event>) -> Result<std::convert::Infallible, StoreError> {
         let home = self.come_home().await?;
-        let mut session = LeaderSession::connect(&self.database, self.lease_length).await?;
+        let mut session = LeaderSession::connect(&self.database, &self.store, self.lease_length).await?;
         let beat = self.lease_length / 4;
         let mut standby_since: Option<Moment> = None;
         let mut confirmed_at = loop {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -14,17 +14,20 @@ use tokio_postgres::{Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Database, Tls};
-use crate::store::{StoreError, plain};
+use crate::store::failover::Expected;
+use crate::store::hosts::Connector;
+use crate::store::{StoreError, hosts, plain};
 
 /// What a row of someone else's lock may cost a flush before the locked rows are left out.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 
+pub(super) type TlsStream = <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream;
+
 /// A connection that is driven by its owner, for LISTEN and for the leader's lock.
-pub type Direct =
-    (Client, Connection<Socket, <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream>);
+pub type Direct = (Client, Connection<Socket, TlsStream>);
 
 /// Connections for short statements.
-pub fn pool(database: &Database) -> Result<Pool, StoreError> {
+pub(super) fn pool(database: &Database, expected: &Expected) -> Result<Pool, StoreError> {
     let mut config = database.connect.clone();
     // Queues have statistics that are wrong most of the time: right after a big delete or insert the planner would
     // choose a sequential scan, a hash join or a sort. Every statement here has one good plan, along an index.
@@ -37,24 +40,34 @@ pub fn pool(database: &Database) -> Result<Pool, StoreError> {
         (database.timeout * 4 / 5).as_millis(),
     );
     config.options(join_options(&config, &settings));
-    let manager = Manager::from_config(
+    let manager = Manager::from_connect(
         config,
-        tls(database)?,
+        Connector { tls: tls(database)?, expected: expected.clone() },
         ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
+    let expected = expected.clone();
+    let still_good = Hook::sync_fn(move |_, metrics| {
+        let good = expected.since().is_none_or(|since| metrics.created > since);
+        if good { Ok(()) } else { Err(HookError::message("made before the database failed over")) }
+    });
     Pool::builder(manager)
         .max_size(database.pool_size)
+        .pre_recycle(still_good)
         .build()
         .map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
 /// One connection of its own, with settings of its own (`-c name=value …`).
-pub async fn direct(database: &Database, settings: &str) -> Result<Direct, StoreError> {
+pub(super) async fn direct(
+    database: &Database,
+    expected: &Expected,
+    settings: &str,
+) -> Result<Direct, StoreError> {
     let mut config = database.connect.clone();
     config.options(join_options(&config, settings));
     let connector = tls(database)?;
     // `connect_timeout` covers only TCP; TLS and authentication can hang as well.
-    match tokio::time::timeout(database.timeout, config.connect(connector)).await {
+    match tokio::time::timeout(database.timeout, hosts::connect(&config, connector, expected)).await {
         Ok(Ok(pair)) => Ok(pair),
         Ok(Err(error)) => Err(StoreError::Unavailable(plain(&error))),
         Err(_) => Err(StoreError::Unavailable(format!("no answer within {:?}", database.timeout))),

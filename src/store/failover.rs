@@ -3,9 +3,9 @@
 //! PostgreSQL begins another *timeline* whenever a replica is promoted or a backup is recovered. The leader row and each
 //! daemon's own row say which one they were written on, and so everybody finds out that something happened.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::clock::Moment;
 use crate::message::{AttemptNo, MessageId, NotifyRef, OutboxRow, Status};
@@ -23,12 +23,21 @@ pub struct Cluster {
 
 /// The timeline that statements are meant for, if that is known: shared by all who use a [`Store`].
 #[derive(Debug, Clone, Default)]
-pub(super) struct Expected(Arc<AtomicI32>);
+pub(super) struct Expected(Arc<(AtomicI32, Mutex<Option<Instant>>)>);
 
 impl Expected {
     pub(super) fn get(&self) -> Option<i32> {
         // Timelines begin with 1.
-        Some(self.0.load(Ordering::Acquire)).filter(|timeline| *timeline > 0)
+        Some(self.0.0.load(Ordering::Acquire)).filter(|timeline| *timeline > 0)
+    }
+
+    /// Connections that were made before may lead to another server.
+    pub(super) fn since(&self) -> Option<Instant> {
+        *self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start_over(&self) {
+        *self.0.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 }
 
@@ -120,7 +129,14 @@ impl Store {
     /// From now on statements are meant for the server that writes this timeline; results and receipts are refused by
     /// any other.
     pub fn expect(&self, timeline: i32) {
-        self.expected.0.store(timeline, Ordering::Release);
+        if self.expected.0.0.swap(timeline, Ordering::AcqRel) != timeline {
+            self.expected.start_over();
+        }
+    }
+
+    /// Uses no connection again that was made until now: the server may be gone without having said so.
+    pub fn connect_anew(&self) {
+        self.expected.start_over();
     }
 
     pub async fn here(&self, me: &Identity) -> Result<Here, StoreError> {

@@ -41,13 +41,17 @@ impl std::fmt::Debug for LeaderSession {
 }
 
 impl LeaderSession {
-    pub async fn connect(database: &Database, lease: Duration) -> Result<LeaderSession, StoreError> {
+    pub async fn connect(
+        database: &Database,
+        store: &Store,
+        lease: Duration,
+    ) -> Result<LeaderSession, StoreError> {
         let settings = format!(
             "-c idle_session_timeout={} -c statement_timeout={} -c search_path=pg_catalog",
             lease.as_millis(),
             lease.as_millis()
         );
-        let (client, connection) = connect::direct(database, &settings).await?;
+        let (client, connection) = connect::direct(database, &store.expected, &settings).await?;
         Ok(LeaderSession { client, driver: Box::pin(connection), timeout: lease })
     }
 

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, Transaction};
 
 use crate::config::Database;
+use crate::store::failover::Expected;
 use crate::store::statement::{SCHEMA_EXISTS, SCHEMA_VERSION};
 use crate::store::{Store, StoreError, column, connect, plain};
 
@@ -115,7 +116,8 @@ pub async fn migrate(
     database: &Database,
     mut progress: impl FnMut(&Migration),
 ) -> Result<Vec<&'static str>, StoreError> {
-    let (mut client, connection) = connect::direct(database, "-c client_min_messages=warning").await?;
+    let (mut client, connection) =
+        connect::direct(database, &Expected::default(), "-c client_min_messages=warning").await?;
     let mut applied_now = Vec::new();
     let work = async {
         for migration in MIGRATIONS {

@@ -6,6 +6,7 @@
 pub mod connect;
 pub mod control;
 pub mod failover;
+mod hosts;
 pub mod inspect;
 pub mod leader;
 pub mod listen;
@@ -86,7 +87,8 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Prepares the pool; connects only when first used.
     pub fn open(database: &Database) -> Result<Store, StoreError> {
-        Ok(Store { pool: connect::pool(database)?, timeout: database.timeout, expected: Expected::default() })
+        let expected = Expected::default();
+        Ok(Store { pool: connect::pool(database, &expected)?, timeout: database.timeout, expected })
     }
 
     async fn connection(&self) -> Result<Object, StoreError> {

@@ -39,3 +39,4 @@ mod sim_receiver;
 mod state_machine;
 mod statements;
 mod support;
+mod two_primaries;

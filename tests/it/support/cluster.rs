@@ -176,6 +176,12 @@ impl Cluster {
             .await;
     }
 
+    /// Lets nobody in any more, and shuts down when the last session has ended by itself.
+    pub(crate) fn close(&self) {
+        let server = self.server.as_ref().expect("it runs");
+        kill_process(Pid::from_child(server), Signal::TERM).unwrap();
+    }
+
     pub(crate) async fn restart(&mut self, how: Stop) {
         self.stop(how).await;
         self.run().await;
