@@ -168,6 +168,11 @@ impl Position {
     }
 }
 
+/// When a row was inserted, in microseconds as PostgreSQL counts them. With the id it tells a message from another that is
+/// given the same id later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreatedAt(pub i64);
+
 /// The row's `xmin`: changes whenever anybody updates the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowVersion(pub u32);
@@ -180,7 +185,7 @@ pub struct OutboxRow {
     pub lane: Lane,
     pub send_after_us: i64,
     /// With the id, tells the message from another that was given the same id later.
-    pub created_at_us: i64,
+    pub row_made: CreatedAt,
     /// Attempts made so far; the next one is `attempts + 1`.
     pub attempts: AttemptNo,
     pub recipient: Option<String>,
@@ -209,6 +214,17 @@ impl fmt::Debug for OutboxRow {
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()
     }
+}
+
+/// A template as it stands in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateRow {
+    pub name: String,
+    /// Empty: the default.
+    pub language: String,
+    pub body: String,
+    /// Also for people who opted out.
+    pub transactional: bool,
 }
 
 /// A message ready for a gateway: number normalised, text rendered, encoding chosen.

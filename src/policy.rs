@@ -188,6 +188,11 @@ impl Health {
         Change::Wait
     }
 
+    /// The gateway said later what makes it useless until a person acts.
+    pub fn stop_for(&mut self, cause: DeferCause, reason: &str) -> Change {
+        self.stop(cause.as_str(), reason.to_owned())
+    }
+
     /// A person says go on.
     pub fn resume(&mut self) {
         self.state = State::Open;

@@ -7,7 +7,6 @@
 CREATE TABLE outboxd.leader (
     one               boolean PRIMARY KEY DEFAULT true CONSTRAINT leader_is_one_row CHECK (one),
     epoch             bigint NOT NULL DEFAULT 0,
-    nonce             text,
     daemon            text,
     took_over_at      timestamptz,
     held              boolean NOT NULL DEFAULT false,
@@ -28,7 +27,6 @@ INSERT INTO outboxd.leader DEFAULT VALUES;
 COMMENT ON TABLE outboxd.leader IS 'One row: which daemon may send. Every wave locks it FOR SHARE and compares the epoch.';
 COMMENT ON COLUMN outboxd.leader.one IS 'Always true: keeps the table to one row.';
 COMMENT ON COLUMN outboxd.leader.epoch IS 'Grows with every change of leadership; a wave of an older epoch is refused.';
-COMMENT ON COLUMN outboxd.leader.nonce IS 'Random text of this epoch, part of every NotifyId sent in it.';
 COMMENT ON COLUMN outboxd.leader.daemon IS 'Instance that leads, see outboxd.daemon.';
 COMMENT ON COLUMN outboxd.leader.took_over_at IS 'When this epoch began.';
 COMMENT ON COLUMN outboxd.leader.held IS 'True: nothing is sent until a person says so (sms.resume(), outboxd adopt).';
@@ -104,6 +102,7 @@ CREATE TABLE outboxd.wave (
     nonce      text NOT NULL,
     ids        bigint[] NOT NULL,
     attempts   integer[] NOT NULL,
+    rows_made  timestamptz[] NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (epoch, seq)
 );
@@ -112,14 +111,15 @@ COMMENT ON TABLE outboxd.wave IS 'Attempts that may be under way: committed befo
 COMMENT ON COLUMN outboxd.wave.epoch IS 'Leadership under which the wave was committed.';
 COMMENT ON COLUMN outboxd.wave.seq IS 'Number of the wave within its epoch.';
 COMMENT ON COLUMN outboxd.wave.gateway IS 'Gateway that the messages go to.';
-COMMENT ON COLUMN outboxd.wave.nonce IS 'Nonce in the NotifyIds of the wave.';
+COMMENT ON COLUMN outboxd.wave.nonce IS 'Random text, part of every NotifyId of the wave: ids may be used again, this is not.';
 COMMENT ON COLUMN outboxd.wave.ids IS 'Messages of the wave. Empty: a wave whose commit was in doubt and that was given up.';
 COMMENT ON COLUMN outboxd.wave.attempts IS 'Number of the attempt, for each message.';
+COMMENT ON COLUMN outboxd.wave.rows_made IS 'created_at of each message: tells it from another that is given its id later.';
 COMMENT ON COLUMN outboxd.wave.created_at IS 'When the wave was committed.';
 
 CREATE TABLE outboxd.attempt (
     message_id  bigint NOT NULL,
-    message_created_at timestamptz NOT NULL,
+    row_made    timestamptz,
     attempt     integer NOT NULL,
     gateway     text,
     gateway_ref text,
@@ -132,7 +132,7 @@ CREATE INDEX attempt_message ON outboxd.attempt (message_id);
 
 COMMENT ON TABLE outboxd.attempt IS 'History of what did not go smoothly: attempts that were given up as unknown and sent again, results that no longer fitted their row.';
 COMMENT ON COLUMN outboxd.attempt.message_id IS 'sms.outbox.id';
-COMMENT ON COLUMN outboxd.attempt.message_created_at IS 'sms.outbox.created_at: tells the message from another that was given the same id later.';
+COMMENT ON COLUMN outboxd.attempt.row_made IS 'sms.outbox.created_at: with the id, which message it was.';
 COMMENT ON COLUMN outboxd.attempt.attempt IS 'Number of the attempt.';
 COMMENT ON COLUMN outboxd.attempt.gateway IS 'Gateway of the attempt.';
 COMMENT ON COLUMN outboxd.attempt.gateway_ref IS 'NotifyId of the attempt: a late receipt for it still finds its message.';

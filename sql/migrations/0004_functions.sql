@@ -66,8 +66,7 @@ BEGIN
     IF before.status IN ('failed', 'undelivered', 'expired', 'unknown') OR before.held THEN
         IF before.status = 'unknown' THEN
             -- A late receipt for the attempt that is given up must still find its message.
-            INSERT INTO outboxd.attempt
-                (message_id, message_created_at, attempt, gateway, gateway_ref, verdict, note)
+            INSERT INTO outboxd.attempt (message_id, row_made, attempt, gateway, gateway_ref, verdict, note)
             VALUES (before.id, before.created_at, before.attempts, before.sent_via, before.gateway_ref, 'unknown',
                     format('sent again by force, asked by %s', session_user));
         END IF;
@@ -128,7 +127,6 @@ SELECT
     (SELECT count(*) FROM sms.outbox AS o WHERE o.queued AND o.send_after <= now()) AS due,
     (SELECT count(*) FROM sms.outbox AS o WHERE o.queued AND o.send_after > now()) AS scheduled,
     (SELECT count(*) FROM sms.outbox AS o WHERE o.held) AS held,
-    (SELECT count(*) FROM sms.outbox AS o WHERE o.held AND o.error_code = 'failover_uncertain') AS uncertain,
     (SELECT count(*) FROM sms.outbox AS o WHERE o.unresolved) AS unknown,
     -- Each side by itself: an application may write '-infinity', which cannot be subtracted.
     greatest(extract(epoch FROM now())::double precision - extract(epoch FROM least(
@@ -150,7 +148,6 @@ COMMENT ON VIEW sms.health IS 'One row for monitoring: what waits, how long, who
 COMMENT ON COLUMN sms.health.due IS 'Messages that could be sent now.';
 COMMENT ON COLUMN sms.health.scheduled IS 'Messages whose time has not come.';
 COMMENT ON COLUMN sms.health.held IS 'Messages that wait for a person.';
-COMMENT ON COLUMN sms.health.uncertain IS 'Of those held: messages that may have been sent before the database failed over.';
 COMMENT ON COLUMN sms.health.unknown IS 'Messages that may or may not have been accepted.';
 COMMENT ON COLUMN sms.health.oldest_due_seconds IS 'How long the oldest due message has waited; 0: none.';
 COMMENT ON COLUMN sms.health.all_held IS 'True: nothing is sent, see held_reason.';

@@ -13,7 +13,7 @@ WITH due AS (
     LIMIT 1000
     FOR NO KEY UPDATE SKIP LOCKED
 ), remembered AS (
-    INSERT INTO outboxd.attempt (message_id, message_created_at, attempt, gateway, gateway_ref, verdict, note)
+    INSERT INTO outboxd.attempt (message_id, row_made, attempt, gateway, gateway_ref, verdict, note)
     SELECT d.id, d.created_at, d.attempts, d.sent_via, d.gateway_ref, 'unknown', 'sent again by the policy on_unknown'
     FROM due AS d
 )

@@ -10,7 +10,7 @@ WITH chosen AS (
     ORDER BY u.id
     FOR NO KEY UPDATE
 ), remembered AS (
-    INSERT INTO outboxd.attempt (message_id, message_created_at, attempt, gateway, gateway_ref, verdict, note)
+    INSERT INTO outboxd.attempt (message_id, row_made, attempt, gateway, gateway_ref, verdict, note)
     SELECT c.id, c.created_at, c.attempts, c.sent_via, c.gateway_ref, 'unknown', format('resolved as %s by %s', $2::text, $3::text)
     FROM chosen AS c
 )

@@ -92,6 +92,12 @@ pub enum Command {
     /// Go on after `hold`, or start a gateway that was stopped by an alarm.
     Resume(Resume),
 
+    /// List, add and remove people who want no messages; import and export them.
+    ///
+    /// Replies such as STOP do so by themselves, and applications with sms.opt_out(). Use it for lists from elsewhere.
+    #[command(subcommand)]
+    OptOut(OptOutCommand),
+
     /// Print configuration: the commented default, its JSON schema, or what the file means.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -356,6 +362,40 @@ pub struct Resume {
     /// Start this stopped gateway, instead of the held queue.
     #[arg(long, value_name = "NAME")]
     pub gateway: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OptOutCommand {
+    /// These numbers get no more messages.
+    Add {
+        /// Numbers, as in the outbox.
+        #[arg(value_name = "NUMBER", required = true)]
+        numbers: Vec<String>,
+
+        /// A remark, for those who find it.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+
+    /// These numbers get messages again, whoever opted them out.
+    ///
+    /// Dangerous for people who wrote STOP: have their consent.
+    Remove {
+        /// Numbers, as in the outbox.
+        #[arg(value_name = "NUMBER", required = true)]
+        numbers: Vec<String>,
+    },
+
+    /// Print those who opted out, and since when.
+    List,
+
+    /// Add the numbers of a CSV file that comes on standard input.
+    ///
+    /// The first column is the number, unless a first line names the columns: msisdn (or number), app, since, reason.
+    Import,
+
+    /// Print them as CSV, in the form that `import` reads.
+    Export,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]

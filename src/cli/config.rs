@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::args::ConfigCommand;
-use crate::config::{self, AfterFailover, Config, Dialect, Gateway, OnUnknown, Tls, Wake};
+use crate::config::{self, AddressRange, AfterFailover, Config, Dialect, Gateway, OnUnknown, Tls, Wake};
 
 pub fn run(command: ConfigCommand, path: &Path) -> anyhow::Result<ExitCode> {
     let text = match command {
@@ -36,6 +36,11 @@ impl Page {
 
     fn number(&mut self, key: &str, value: impl std::fmt::Display) {
         self.push(format_args!("{key} = {value}\n"));
+    }
+
+    fn list(&mut self, key: &str, values: &[impl AsRef<str>]) {
+        let values: Vec<toml::Value> = values.iter().map(|value| toml::Value::from(value.as_ref())).collect();
+        self.push(format_args!("{key} = {}\n", toml::Value::from(values)));
     }
 
     fn duration(&mut self, key: &str, value: Duration) {
@@ -195,9 +200,33 @@ fn show_rest(page: &mut Page, config: &Config) {
             page.text("listen", &callbacks.listen.to_string());
             page.remark("path", "set");
             page.remark("secrets", &callbacks.secrets.len().to_string());
+            page.number("old_inbound_signature", callbacks.old_inbound_signature);
+            let ranges = |ranges: &[AddressRange]| ranges.iter().map(ToString::to_string).collect::<Vec<_>>();
+            page.list("allow_from", &ranges(&callbacks.allow_from));
+            page.list("trusted_proxies", &ranges(&callbacks.trusted_proxies));
+            page.number("max_connections", callbacks.max_connections);
+            page.duration("timeout", callbacks.timeout);
+            match callbacks.rate {
+                Some(rate) => page.number("rate", rate),
+                None => page.remark("rate", "not limited"),
+            }
+            page.duration_or_never("receipt_overdue_after", callbacks.receipt_overdue_after);
+            let tls = callbacks.tls.as_ref();
+            page.optional("certificate_file", tls.and_then(|tls| tls.certificate_file.to_str()));
+            page.optional("key_file", tls.and_then(|tls| tls.key_file.to_str()));
         }
         None => page.push(format_args!("\n# [callbacks]: off\n")),
     }
+    page.section("inbox");
+    page.optional("default_app", config.inbox.default_app.as_deref());
+    page.remark("app_of_number", &config.inbox.app_of_number.len().to_string());
+    page.section("opt_out");
+    let list = |keywords: &[Vec<String>]| keywords.iter().map(|words| words.join(" ")).collect::<Vec<_>>();
+    page.list("keywords", &list(&config.opt_out.keywords));
+    page.list("opt_in_keywords", &list(&config.opt_out.opt_in_keywords));
+    page.list("numbers", &config.opt_out.numbers);
+    let lanes: Vec<&str> = config.opt_out.transactional_lanes.iter().map(|lane| lane.as_str()).collect();
+    page.list("transactional_lanes", &lanes);
     page.section("log");
     page.text("filter", &config.log.filter);
     page.number("json", config.log.json);

@@ -45,6 +45,10 @@ impl<'a> Db<'a> {
                 Failure::new(Code::Temporary, "the database failed over just now; nothing was done")
                     .hint("try again")
             }
+            StoreError::Unable { .. } => {
+                Failure::new(Code::Temporary, "the database is not able to do it now; nothing was done")
+                    .hint("is its disk full, or is it a replica? its log says more")
+            }
             StoreError::Refused { .. } | StoreError::Answer { .. } => self.misfit().await,
         };
         anyhow::Error::from(error).context(failure)

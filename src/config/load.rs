@@ -12,12 +12,14 @@ use crate::message::Lane;
 use super::connection::{self, DEFAULT_POOL_SIZE, DEFAULT_TIMEOUT};
 use super::diagnostic::{ConfigError, Diagnostic};
 use super::document::{Document, nearest};
-use super::raw::{At, RawConfig, RawDatabase, RawLog, RawQueue, RawRouteRule, RawRouting, RawText};
+use super::raw::{
+    At, RawConfig, RawDatabase, RawInbox, RawLog, RawOptOut, RawQueue, RawRouteRule, RawRouting, RawText,
+};
 use super::reader::{Reader, Reported};
 use super::secret::{SecretKeys, Surroundings, io_reason};
 use super::{
     AfterFailover, Config, Database, Gateway, Log, Queue, RouteRule, Routing, Text, Tls, Wake, callbacks,
-    gateway,
+    gateway, inbound,
 };
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -71,6 +73,8 @@ fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> 
     let names: Vec<&str> = raw.gateway.iter().flatten().map(|(name, _)| name.as_str()).collect();
     let routing = routing(reader, raw.routing.as_ref().unwrap_or(&RawRouting::default()), &names);
     let callbacks = raw.callbacks.as_ref().map(|raw| callbacks::callbacks(reader, raw)).transpose();
+    let inbox = inbound::inbox(reader, raw.inbox.as_ref().unwrap_or(&RawInbox::default()));
+    let opt_out = inbound::opt_out(reader, raw.opt_out.as_ref().unwrap_or(&RawOptOut::default()));
     let log = log(reader, raw.log.as_ref().unwrap_or(&RawLog::default()));
     Ok(Config {
         database: database?,
@@ -79,6 +83,8 @@ fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> 
         gateways: gateways?,
         routing: routing?,
         callbacks: callbacks?,
+        inbox: inbox?,
+        opt_out: opt_out?,
         log: log?,
     })
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ mod diagnostic;
 mod document;
 mod gateway;
 mod http;
+mod inbound;
 mod load;
 mod mask;
 mod preset;
@@ -46,6 +47,8 @@ pub struct Config {
     pub routing: Routing,
     /// `None`: no listener for receipts.
     pub callbacks: Option<Callbacks>,
+    pub inbox: Inbox,
+    pub opt_out: OptOut,
     pub log: Log,
 }
 
@@ -350,6 +353,64 @@ pub struct Callbacks {
     pub path: Secret,
     /// Accepted as the secret half of `SMS-Verify`: client secret, account password, or both.
     pub secrets: Vec<Secret>,
+    /// Believe messages that are signed as an older page of the documentation says.
+    pub old_inbound_signature: bool,
+    /// Who may post; empty: whoever knows the path.
+    pub allow_from: Vec<AddressRange>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<AddressRange>,
+    /// Callers at once.
+    pub max_connections: usize,
+    /// For a caller to send its request, and for us to answer it.
+    pub timeout: Duration,
+    /// Callbacks a second; more wait. `None`: as fast as the database takes them.
+    pub rate: Option<f64>,
+    /// An accepted message without a receipt says so after this time. `None`: never.
+    pub receipt_overdue_after: Option<Duration>,
+    /// `None`: plain HTTP, for a reverse proxy.
+    pub tls: Option<CallbackTls>,
+}
+
+/// PEM files of the callback listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallbackTls {
+    /// The certificate, and those between it and the authority.
+    pub certificate_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+/// Addresses that begin with the same bits: `198.51.100.0/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressRange {
+    first: IpAddr,
+    bits: u8,
+}
+
+/// Whose a message from a handset is that answers none of ours.
+#[derive(Debug, Clone, Default)]
+pub struct Inbox {
+    /// `None`: nobody's; only operators see it.
+    pub default_app: Option<String>,
+    /// By the number that it was sent to.
+    pub app_of_number: BTreeMap<String, String>,
+}
+
+impl Inbox {
+    pub fn app_of(&self, recipient: &str) -> Option<&str> {
+        self.app_of_number.get(recipient).or(self.default_app.as_ref()).map(String::as_str)
+    }
+}
+
+/// Who gets no messages, and what is sent all the same.
+#[derive(Debug, Clone)]
+pub struct OptOut {
+    /// Each as its words in capitals.
+    pub keywords: Vec<Vec<String>>,
+    pub opt_in_keywords: Vec<Vec<String>>,
+    /// What is sent to these numbers is an opt-out, whatever it says.
+    pub numbers: Vec<String>,
+    /// Their messages go out to people who opted out as well.
+    pub transactional_lanes: Vec<Lane>,
 }
 
 #[derive(Debug, Clone)]

@@ -4,37 +4,44 @@
 //! byte of a request is about to leave; `store::queue` checks the epoch in every wave. The first keeps a paused or
 //! cut-off leader from starting anything, the second keeps it from committing anything.
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::clock::{self, Moment};
 use crate::config::{AfterFailover, Database};
 use crate::engine::Event;
+use crate::engine::complaints::Complaints;
 use crate::engine::failover::{self, Judgement};
-use crate::engine::memory::{Memory, OwnWaves};
-use crate::engine::receipts;
-use crate::message::Nonce;
-use crate::store::control::{Identity, Role};
-use crate::store::failover::{Cluster, Here, Uncertain};
+use crate::engine::life::Life;
+use crate::store::control::Role;
+use crate::store::failover::{Cluster, Uncertain};
 use crate::store::leader::{LeaderSession, Standing};
 use crate::store::{Store, StoreError};
 
-/// Between two tries to reach the database. Short: after a failover everybody waits for the last one that comes back.
-const AGAIN: Duration = Duration::from_millis(250);
-/// Most facts in one statement.
-const PIECE: usize = 1000;
 /// Between two looks at who has spoken after a failover.
 const HEAR_AGAIN: Duration = Duration::from_millis(50);
+
+/// Between two tries of a standby for the lock. The server lets go of the lock as soon as a leader's process has ended, so
+/// this is what a takeover then takes; each try is one small statement without a write.
+const STANDBY_PAUSE: Duration = Duration::from_millis(400);
+
+/// First and longest pause before the lock session is made anew. A server that was restarted is to be noticed soon, and
+/// one that is down or refuses us costs two tries a second.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// Until when we may start requests.
 #[derive(Debug, Default)]
 pub struct Lease {
     until: AtomicU64,
     epoch: AtomicI64,
+    /// The last epoch of ours that was found to be over.
+    superseded: watch::Sender<i64>,
 }
 
 impl Lease {
@@ -59,55 +66,28 @@ impl Lease {
     fn revoke(&self) {
         self.until.store(0, Ordering::Release);
     }
+
+    /// The database knows a later epoch than this one of ours, so none of our waves is taken any more.
+    pub fn supersede(&self, epoch: i64) {
+        self.superseded.send_replace(epoch);
+    }
+
+    /// Returns once this epoch was found to be over.
+    async fn until_superseded(&self, epoch: i64) {
+        let mut superseded = self.superseded.subscribe();
+        if superseded.wait_for(|over| *over >= epoch).await.is_err() {
+            // Not while we are there.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// A term of leadership as `dispatch` needs it.
 #[derive(Debug, Clone)]
 pub struct Leading {
     pub epoch: i64,
-    pub nonce: Nonce,
     pub held: Option<String>,
     pub uncertain: Option<Uncertain>,
-}
-
-/// What lasts as long as the process, and outlives a change of the configuration: who it is, and what it knows.
-#[derive(Debug)]
-pub struct Life {
-    pub identity: Identity,
-    pub memory: Memory,
-    pub own_waves: OwnWaves,
-    /// The database that has all of it.
-    home: Mutex<Option<Cluster>>,
-    /// The other daemons, as the last heartbeat found them.
-    others: Mutex<String>,
-}
-
-impl Life {
-    pub fn new(identity: Identity) -> Life {
-        Life {
-            identity,
-            memory: Memory::default(),
-            own_waves: OwnWaves::default(),
-            home: Mutex::new(None),
-            others: Mutex::new("[]".to_owned()),
-        }
-    }
-
-    fn home(&self) -> Option<Cluster> {
-        *self.home.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn settle(&self, home: Cluster) {
-        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = Some(home);
-    }
-
-    fn others(&self) -> String {
-        self.others.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn saw(&self, others: String) {
-        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = others;
-    }
 }
 
 #[derive(Debug)]
@@ -123,42 +103,53 @@ pub struct Candidate {
 impl Candidate {
     /// Runs until its task is dropped: standby, leader, standby again.
     pub async fn run(self, events: mpsc::Sender<Event>) {
-        let mut complained = false;
+        let mut trouble = Trouble::default();
         loop {
-            let error = match self.term(&events).await {
+            let error = match self.term(&events, &mut trouble).await {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
-            if self.lease.until.load(Ordering::Acquire) != 0 {
+            if matches!(error, StoreError::InDoubt { .. } | StoreError::Unavailable(_)) {
+                // What cut off this session has cut off those that rest in the pool: each would be found out by a
+                // statement that waits for its time limit.
+                self.store.forget_connections();
+            }
+            let led = self.lease.until.load(Ordering::Acquire) != 0;
+            if led {
                 self.lease.revoke();
                 if events.send(Event::Deposed).await.is_err() {
                     return;
                 }
-                warn!(%error, "lost leadership; nothing is sent until it is regained");
-            } else if !complained {
-                warn!(%error, "cannot become leader yet; trying again");
             }
-            complained = true;
-            self.store.connect_anew();
-            tokio::time::sleep((self.lease_length / 5).min(AGAIN)).await;
+            if trouble.complaints.is_news(&error) {
+                if led {
+                    warn!(%error, "lost leadership; nothing is sent until it is regained");
+                } else {
+                    warn!(%error, "cannot become leader yet; trying again");
+                }
+            }
+            tokio::time::sleep(trouble.next_pause()).await;
         }
     }
 
-    async fn term(&self, events: &mpsc::Sender<Event>) -> Result<std::convert::Infallible, StoreError> {
-        let home = self.come_home().await?;
+    async fn term(
+        &self,
+        events: &mpsc::Sender<Event>,
+        trouble: &mut Trouble,
+    ) -> Result<Infallible, StoreError> {
+        let home = self.life.come_home(&self.store).await?;
         let mut session = LeaderSession::connect(&self.database, &self.store, self.lease_length).await?;
-        let beat = self.lease_length / 4;
-        let mut standby_since: Option<Moment> = None;
-        let mut confirmed_at = loop {
-            if let Some(at) = session.try_lock().await? {
-                break at;
-            }
-            if standby_since.is_none() {
+        let mut confirmed_at = match session.try_lock().await? {
+            Some(at) => at,
+            None => {
                 info!("standby: another daemon leads this outbox");
-                standby_since = Some(clock::now());
+                *trouble = Trouble::default();
+                // Side by side: a heartbeat that waits for a connection must not make the takeover late.
+                tokio::select! {
+                    won = self.stand_by(&mut session) => won?,
+                    elsewhere = self.keep_showing(Role::Standby, home) => return Err(elsewhere),
+                }
             }
-            self.show(Role::Standby, home).await?;
-            tokio::time::sleep(beat).await;
         };
         // From the asking for the lock on; confirmed while the takeover is under way, which may wait for locks.
         let leading = {
@@ -167,77 +158,56 @@ impl Candidate {
             loop {
                 tokio::select! {
                     leading = &mut takeover => break leading?,
-                    () = tokio::time::sleep(beat) => confirmed_at = session.confirm().await?,
+                    () = tokio::time::sleep(self.beat()) => confirmed_at = session.confirm().await?,
                 }
             }
         };
-        self.lease.begin(leading.epoch, confirmed_at, self.lease_length);
+        let epoch = leading.epoch;
+        self.lease.begin(epoch, confirmed_at, self.lease_length);
         info!(epoch = leading.epoch, held = leading.held.is_some(), "leading");
+        *trouble = Trouble::default();
         if events.send(Event::Lead(leading)).await.is_err() {
             std::future::pending::<()>().await;
         }
-        // Side by side: a heartbeat that waits for a connection must not cost the leadership.
-        let showing = async {
-            loop {
-                if let Err(error) = self.show(Role::Leader, home).await {
-                    break error;
-                }
-                tokio::time::sleep(beat).await;
-            }
-        };
         let confirming = async {
             loop {
-                tokio::time::sleep(beat).await;
+                if let Err(error) = session.rest(self.beat()).await {
+                    break error;
+                }
                 match session.confirm().await {
                     Ok(at) => self.lease.renew(at, self.lease_length),
                     Err(error) => break error,
                 }
             }
         };
+        // Although we hold the lock: a takeover that was given up as lost (ours, or that of a daemon before us) has come to
+        // the server late. Nobody else would end this term, so it is begun anew.
+        let superseded = self.lease.until_superseded(epoch);
+        // Side by side: a heartbeat that waits for a connection must not cost the leadership.
         tokio::select! {
-            error = showing => Err(error),
+            elsewhere = self.keep_showing(Role::Leader, home) => Err(elsewhere),
             error = confirming => Err(error),
+            () = superseded => Err(StoreError::Answer {
+                statement: "daemon/control",
+                reason: format!("epoch {epoch} is over, a later one has begun"),
+            }),
         }
     }
 
-    /// What this process knows must be in the database that it works on, before anything else is done there. After a
-    /// failover it may not be: then all of it is written again.
-    async fn come_home(&self) -> Result<Cluster, StoreError> {
-        let here = self.store.here(&self.life.identity).await?;
-        let home = here.cluster;
-        match self.life.home() {
-            Some(before) if before != home => {
-                info!(?before, now = ?home, "the database failed over");
-                self.testify(here).await?;
-            }
-            Some(_) | None => self.store.expect(home.timeline),
-        }
-        self.life.settle(home);
-        Ok(home)
+    /// Between two confirmations, and between two heartbeats.
+    fn beat(&self) -> Duration {
+        self.lease_length / 4
     }
 
-    async fn testify(&self, here: Here) -> Result<(), StoreError> {
-        let Life { identity, memory, own_waves, .. } = self.life.as_ref();
-        let mut facts = memory.results_since(here.beat);
-        let mut lost = 0;
-        // Results first: what is under way by now may have an earlier attempt among them.
-        for facts in [std::mem::take(&mut facts), own_waves.under_way()] {
-            for piece in facts.chunks(PIECE) {
-                lost += self.store.reapply(piece, here.cluster).await?;
+    /// Tries the lock until it is ours.
+    async fn stand_by(&self, session: &mut LeaderSession) -> Result<Moment, StoreError> {
+        let pause = self.beat().min(STANDBY_PAUSE);
+        loop {
+            session.rest(pause).await?;
+            if let Some(at) = session.try_lock().await? {
+                return Ok(at);
             }
         }
-        // From here on also by those who did not wait for us: a receipt finds its row as it was.
-        self.store.expect(here.cluster.timeline);
-        receipts::apply(&self.store, &memory.receipts_since(here.beat)).await?;
-        let vouches = memory.reaches_back_to(here.beat);
-        self.store.vouch(identity, here.cluster, clock::now(), vouches, &self.life.others()).await?;
-        if lost > 0 {
-            warn!(messages = lost, "the failover had lost what became of them; written again from memory");
-        }
-        if !vouches {
-            warn!("the failover went back further than memory does: what was sent before that is not known");
-        }
-        Ok(())
     }
 
     async fn take_over(&self) -> Result<Leading, StoreError> {
@@ -263,11 +233,8 @@ impl Candidate {
                 uncertain = true;
             }
         }
-        let nonce = fresh_nonce();
-        let term = self
-            .store
-            .take_over(nonce, &self.life.identity.instance, standing.present, hold.as_deref(), uncertain)
-            .await?;
+        let instance = &self.life.identity.instance;
+        let term = self.store.take_over(instance, standing.present, hold.as_deref(), uncertain).await?;
         let unknown = loop {
             match self.store.mark_unknown(term.epoch, &self.life.own_waves.list()).await {
                 Ok(count) => break count,
@@ -281,7 +248,7 @@ impl Candidate {
             warn!(unknown, "messages were under way when the last leader ended; their outcome is unknown");
         }
         let held = term.held.then(|| term.held_reason.unwrap_or_default());
-        Ok(Leading { epoch: term.epoch, nonce, held, uncertain: term.uncertain })
+        Ok(Leading { epoch: term.epoch, held, uncertain: term.uncertain })
     }
 
     /// Waits, for a bounded time, until everybody has spoken who may know what a failover lost. Longer than a lease:
@@ -304,25 +271,36 @@ impl Candidate {
         }
     }
 
-    /// A sign of life. An error says that the database is another one than before; that it could not be written is none:
-    /// the lock session tells whether we lead.
-    async fn show(&self, role: Role, home: Cluster) -> Result<(), StoreError> {
-        match self.store.heartbeat(&self.life.identity, role, home, clock::now()).await {
-            Ok(pulse) if pulse.cluster == home => self.life.saw(pulse.others),
-            Ok(_) => {
-                return Err(StoreError::Elsewhere {
-                    statement: "heartbeat",
-                    reason: "the database failed over".to_owned(),
-                });
+    /// Ends when the database is another one than before.
+    async fn keep_showing(&self, role: Role, home: Cluster) -> StoreError {
+        loop {
+            if let Err(elsewhere) = self.life.show(&self.store, role, home).await {
+                return elsewhere;
             }
-            Err(error) => tracing::debug!(%error, "could not write the heartbeat"),
+            tokio::time::sleep(self.beat()).await;
         }
-        Ok(())
     }
 }
 
-fn fresh_nonce() -> Nonce {
-    Nonce::from_bits(random_bits())
+/// We neither lead nor stand by.
+#[derive(Debug)]
+struct Trouble {
+    pause: Duration,
+    complaints: Complaints,
+}
+
+impl Default for Trouble {
+    fn default() -> Trouble {
+        Trouble { pause: RETRY_MIN, complaints: Complaints::default() }
+    }
+}
+
+impl Trouble {
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(RETRY_MAX);
+        pause
+    }
 }
 
 /// Random bits from the operating system; should that fail, from the clock, which still differs from any earlier time.
@@ -333,6 +311,8 @@ pub fn random_bits() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use futures_util::FutureExt;
 
     use super::Lease;
     use crate::clock;
@@ -348,5 +328,14 @@ mod tests {
         assert!(!lease.holds(2));
         lease.renew(clock::Moment::ZERO, Duration::from_nanos(1));
         assert!(!lease.holds(2));
+    }
+
+    #[tokio::test]
+    async fn an_epoch_that_is_over_ends_its_term_and_no_later_one() {
+        let lease = Lease::default();
+        assert_eq!(lease.until_superseded(2).now_or_never(), None);
+        lease.supersede(2);
+        assert_eq!(lease.until_superseded(2).now_or_never(), Some(()));
+        assert_eq!(lease.until_superseded(3).now_or_never(), None);
     }
 }

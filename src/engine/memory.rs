@@ -12,55 +12,79 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::message::MessageId;
 use crate::store::failover::Fact;
+use crate::store::inbox::InboundFact;
 use crate::store::queue::WaveKey;
-use crate::store::receipts::ReceiptFact;
+use crate::store::receipts::{ProcessedFact, ReceiptFact};
 
 /// Replication lags by seconds; minutes are plenty.
 const KEEP: Duration = Duration::from_secs(600);
 /// Bound of the results, and of the receipts: less than 80 bytes each.
 const MOST: usize = 130_000;
+/// Bound of what comes seldom, and with texts.
+const FEW: usize = 10_000;
 
 /// What was committed, and when that was known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Memory {
-    results: Mutex<Lately<Fact>>,
-    receipts: Mutex<Lately<ReceiptFact>>,
+    pub results: Lately<Fact>,
+    pub receipts: Lately<ReceiptFact>,
+    pub processed: Lately<ProcessedFact>,
+    pub inbound: Lately<InboundFact>,
 }
 
-impl Memory {
-    /// Results that were committed: `now` must be read after that.
-    pub fn remember(&self, results: impl IntoIterator<Item = Fact>, now: Moment) {
-        lock(&self.results).push(results, now);
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory {
+            results: Lately::new(MOST),
+            receipts: Lately::new(MOST),
+            processed: Lately::new(FEW),
+            inbound: Lately::new(FEW),
+        }
+    }
+}
+
+/// Facts of one kind, of the last minutes.
+#[derive(Debug)]
+pub struct Lately<T> {
+    most: usize,
+    kept: Mutex<Kept<T>>,
+}
+
+#[derive(Debug)]
+struct Kept<T> {
+    facts: VecDeque<(Moment, T)>,
+    /// The youngest that was dropped.
+    forgotten: Option<Moment>,
+}
+
+impl<T: Clone> Lately<T> {
+    fn new(most: usize) -> Lately<T> {
+        Lately { most, kept: Mutex::new(Kept { facts: VecDeque::new(), forgotten: None }) }
     }
 
-    pub fn remember_receipts(&self, receipts: impl IntoIterator<Item = ReceiptFact>, now: Moment) {
-        lock(&self.receipts).push(receipts, now);
+    /// They were committed: `now` must be read after that.
+    pub fn remember(&self, facts: impl IntoIterator<Item = T>, now: Moment) {
+        let mut kept = lock(&self.kept);
+        kept.facts.extend(facts.into_iter().map(|fact| (now, fact)));
+        while let Some((at, _)) = kept.facts.front() {
+            if kept.facts.len() <= self.most && now.since(*at) <= KEEP {
+                break;
+            }
+            kept.forgotten = Some(*at);
+            kept.facts.pop_front();
+        }
     }
 
-    /// These results were taken back: the messages wait again.
-    pub fn forget(&self, ids: &[MessageId]) {
-        lock(&self.results).entries.retain(|(_, fact)| !ids.contains(&fact.id));
+    /// Those that were committed from then on, in their order.
+    pub fn since(&self, since: Option<Moment>) -> Vec<T> {
+        let since = since.unwrap_or(Moment::ZERO);
+        let kept = lock(&self.kept);
+        kept.facts.iter().filter(|(at, _)| *at >= since).map(|(_, fact)| fact.clone()).collect()
     }
 
-    /// The latest result of each message, by id, of those that were committed from then on.
-    pub fn results_since(&self, since: Option<Moment>) -> Vec<Fact> {
-        let mut results = lock(&self.results).since(since);
-        // What came last is first of its message.
-        results.reverse();
-        results.sort_by_key(|fact| (fact.id, std::cmp::Reverse(fact.attempt)));
-        results.dedup_by_key(|fact| fact.id);
-        results
-    }
-
-    /// In the order in which they came.
-    pub fn receipts_since(&self, since: Option<Moment>) -> Vec<ReceiptFact> {
-        lock(&self.receipts).since(since)
-    }
-
-    /// Whether every result is still here that was committed from then on.
+    /// Whether none is missing that was committed from then on.
     pub fn reaches_back_to(&self, since: Option<Moment>) -> bool {
-        let forgotten = lock(&self.results).forgotten;
-        match (forgotten, since) {
+        match (lock(&self.kept).forgotten, since) {
             (None, _) => true,
             (Some(_), None) => false,
             (Some(forgotten), Some(since)) => forgotten < since,
@@ -68,34 +92,20 @@ impl Memory {
     }
 }
 
-#[derive(Debug)]
-struct Lately<T> {
-    entries: VecDeque<(Moment, T)>,
-    /// The youngest that was dropped.
-    forgotten: Option<Moment>,
-}
-
-impl<T> Default for Lately<T> {
-    fn default() -> Lately<T> {
-        Lately { entries: VecDeque::new(), forgotten: None }
-    }
-}
-
-impl<T: Clone> Lately<T> {
-    fn push(&mut self, facts: impl IntoIterator<Item = T>, now: Moment) {
-        self.entries.extend(facts.into_iter().map(|fact| (now, fact)));
-        while let Some((at, _)) = self.entries.front() {
-            if self.entries.len() <= MOST && now.since(*at) <= KEEP {
-                break;
-            }
-            self.forgotten = Some(*at);
-            self.entries.pop_front();
-        }
+impl Lately<Fact> {
+    /// The latest result of each message, by id, of those that were committed from then on.
+    pub fn latest_since(&self, since: Option<Moment>) -> Vec<Fact> {
+        let mut results = self.since(since);
+        // What came last is first of its message.
+        results.reverse();
+        results.sort_by_key(|fact| (fact.id, std::cmp::Reverse(fact.attempt)));
+        results.dedup_by_key(|fact| fact.id);
+        results
     }
 
-    fn since(&self, since: Option<Moment>) -> Vec<T> {
-        let since = since.unwrap_or(Moment::ZERO);
-        self.entries.iter().filter(|(at, _)| *at >= since).map(|(_, fact)| fact.clone()).collect()
+    /// These results were taken back: the messages wait again.
+    pub fn forget(&self, ids: &[MessageId]) {
+        lock(&self.kept).facts.retain(|(_, fact)| !ids.contains(&fact.id));
     }
 }
 
@@ -153,7 +163,7 @@ mod tests {
 
     use super::{KEEP, MOST, Memory, OwnWaves};
     use crate::clock::Moment;
-    use crate::message::{MessageId, Nonce, NotifyRef, Status};
+    use crate::message::{CreatedAt, MessageId, Nonce, NotifyRef, Status};
     use crate::store::failover::Fact;
     use crate::store::queue::WaveKey;
 
@@ -161,7 +171,7 @@ mod tests {
         let id = MessageId(id);
         Fact {
             id,
-            created_at_us: 0,
+            row_made: CreatedAt(0),
             attempt,
             status,
             gateway: Arc::from("main"),
@@ -175,44 +185,46 @@ mod tests {
 
     #[test]
     fn the_latest_result_of_the_latest_attempt_of_a_message_is_recalled() {
-        let memory = Memory::default();
+        let results = Memory::default().results;
         let [accepted, unknown] = [Status::Accepted, Status::Unknown];
-        memory.remember([fact(7, 1, accepted), fact(3, 1, unknown), fact(7, 2, accepted)], at(1));
-        memory.remember([fact(3, 1, accepted)], at(2));
+        results.remember([fact(7, 1, accepted), fact(3, 1, unknown), fact(7, 2, accepted)], at(1));
+        results.remember([fact(3, 1, accepted)], at(2));
         let recalled: Vec<(i64, i32, Status)> =
-            memory.results_since(None).iter().map(|fact| (fact.id.0, fact.attempt, fact.status)).collect();
+            results.latest_since(None).iter().map(|fact| (fact.id.0, fact.attempt, fact.status)).collect();
         assert_eq!(recalled, [(3, 1, accepted), (7, 2, accepted)]);
+        results.forget(&[MessageId(7)]);
+        assert_eq!(results.latest_since(None).len(), 1);
     }
 
     #[test]
     fn what_a_database_has_for_certain_is_not_recalled() {
-        let memory = Memory::default();
-        memory.remember([fact(1, 1, Status::Accepted)], at(1));
-        memory.remember([fact(2, 1, Status::Accepted)], at(2));
-        let recalled: Vec<i64> = memory.results_since(Some(at(2))).iter().map(|fact| fact.id.0).collect();
+        let results = Memory::default().results;
+        results.remember([fact(1, 1, Status::Accepted)], at(1));
+        results.remember([fact(2, 1, Status::Accepted)], at(2));
+        let recalled: Vec<i64> = results.latest_since(Some(at(2))).iter().map(|fact| fact.id.0).collect();
         assert_eq!(recalled, [2]);
     }
 
     #[test]
     fn it_says_how_far_back_it_reaches() {
-        let memory = Memory::default();
-        assert!(memory.reaches_back_to(None), "nothing was sent yet");
-        memory.remember([fact(1, 1, Status::Accepted)], at(1));
-        assert!(memory.reaches_back_to(None), "everything is still here");
+        let results = Memory::default().results;
+        assert!(results.reaches_back_to(None), "nothing was sent yet");
+        results.remember([fact(1, 1, Status::Accepted)], at(1));
+        assert!(results.reaches_back_to(None), "everything is still here");
         let later = at(2) + KEEP;
-        memory.remember([fact(2, 1, Status::Accepted)], later);
-        assert_eq!(memory.results_since(None).len(), 1);
-        assert!(!memory.reaches_back_to(None));
-        assert!(!memory.reaches_back_to(Some(at(1))), "that one may have been committed later than this");
-        assert!(memory.reaches_back_to(Some(at(2))));
+        results.remember([fact(2, 1, Status::Accepted)], later);
+        assert_eq!(results.latest_since(None).len(), 1);
+        assert!(!results.reaches_back_to(None));
+        assert!(!results.reaches_back_to(Some(at(1))), "that one may have been committed later than this");
+        assert!(results.reaches_back_to(Some(at(2))));
     }
 
     #[test]
     fn too_many_results_are_forgotten() {
-        let memory = Memory::default();
-        memory.remember((0..).take(MOST + 10).map(|id| fact(id, 1, Status::Accepted)), at(1));
-        assert_eq!(memory.results_since(None).len(), MOST);
-        assert!(!memory.reaches_back_to(Some(at(1))));
+        let results = Memory::default().results;
+        results.remember((0..).take(MOST + 10).map(|id| fact(id, 1, Status::Accepted)), at(1));
+        assert_eq!(results.latest_since(None).len(), MOST);
+        assert!(!results.reaches_back_to(Some(at(1))));
     }
 
     #[test]

@@ -123,6 +123,19 @@ impl Wakefulness {
         self.next_look = now;
     }
 
+    /// Whether the trigger may be relied upon from now on. True if that is news.
+    pub fn set_doorbell(&mut self, doorbell: bool, now: Moment) -> bool {
+        if self.doorbell == doorbell {
+            return false;
+        }
+        self.doorbell = doorbell;
+        if !doorbell {
+            self.wake_up();
+            self.next_look = now;
+        }
+        true
+    }
+
     /// New rows were found by a look.
     pub fn found(&mut self, new: usize, now: Moment) {
         if new == 0 {

@@ -21,6 +21,10 @@ use crate::store::{StoreError, hosts, plain};
 /// What a row of someone else's lock may cost a flush before the locked rows are left out.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// Longest pause between two statements of a transaction. A daemon that is paused or cut off right there keeps its rows
+/// locked for so long, and a takeover waits for them.
+const TRANSACTION_PAUSE: Duration = Duration::from_secs(2);
+
 pub(super) type TlsStream = <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream;
 
 /// A connection that is driven by its owner, for LISTEN and for the leader's lock.
@@ -34,10 +38,11 @@ pub(super) fn pool(database: &Database, expected: &Expected) -> Result<Pool, Sto
     let settings = format!(
         "-c synchronous_commit=on -c lock_timeout={} -c statement_timeout={} -c jit=off -c plan_cache_mode=force_generic_plan \
          -c enable_seqscan=off -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off \
-         -c idle_in_transaction_session_timeout=30s -c search_path=pg_catalog",
+         -c idle_in_transaction_session_timeout={} -c search_path=pg_catalog",
         LOCK_TIMEOUT.as_millis(),
         // Shorter than our own limit, so that the server, which knows the outcome, speaks first.
         (database.timeout * 4 / 5).as_millis(),
+        TRANSACTION_PAUSE.as_millis(),
     );
     config.options(join_options(&config, &settings));
     let manager = Manager::from_connect(
@@ -48,7 +53,7 @@ pub(super) fn pool(database: &Database, expected: &Expected) -> Result<Pool, Sto
     let expected = expected.clone();
     let still_good = Hook::sync_fn(move |_, metrics| {
         let good = expected.since().is_none_or(|since| metrics.created > since);
-        if good { Ok(()) } else { Err(HookError::message("made before the database failed over")) }
+        if good { Ok(()) } else { Err(HookError::message("it may lead to another server")) }
     });
     Pool::builder(manager)
         .max_size(database.pool_size)

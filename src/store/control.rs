@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::store::failover::Uncertain;
+pub use crate::store::statement::CONTROL;
 use crate::store::statement::{
-    ALARM_CLEAR, ALARM_OPEN, CONTROL, DOORBELL, FAREWELL, GATEWAY_STATE, REGISTER, SLEEP_BARRIER,
+    ALARM_CLEAR, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, NUMBER_PLAN, REGISTER, SLEEP_BARRIER,
     SLEEP_SETTLED,
 };
 use crate::store::{Store, StoreError, column};
@@ -37,7 +38,7 @@ impl Role {
     }
 }
 
-/// What a person may have asked for.
+/// What a person, or a daemon that took callbacks, may have asked for.
 #[derive(Debug)]
 pub struct Orders {
     /// Our epoch is still the present one.
@@ -46,6 +47,8 @@ pub struct Orders {
     pub held_reason: Option<String>,
     /// Gateways that are to be tried again.
     pub resumed: Vec<String>,
+    /// Gateways that are to be stopped, and why.
+    pub stopped: Vec<(String, String)>,
     pub uncertain: Option<Uncertain>,
 }
 
@@ -56,6 +59,8 @@ pub struct Doorbell {
     pub rings: bool,
     /// A transaction that rang cannot be prepared, so ringing would break applications that prepare theirs.
     pub prepared_transactions: bool,
+    /// Row-level security hides no messages from us.
+    pub sees_rows: bool,
 }
 
 /// Marks the moment after which a transaction cannot have seen the register say "awake".
@@ -79,7 +84,11 @@ impl Store {
             held: column(CONTROL, &row, 1)?,
             held_reason: column(CONTROL, &row, 2)?,
             resumed: column(CONTROL, &row, 3)?,
-            uncertain: Uncertain::of(CONTROL, &row, 4)?,
+            stopped: column::<Vec<String>>(CONTROL, &row, 4)?
+                .into_iter()
+                .zip(column::<Vec<String>>(CONTROL, &row, 5)?)
+                .collect(),
+            uncertain: Uncertain::of(CONTROL, &row, 6)?,
         })
     }
 
@@ -104,9 +113,19 @@ impl Store {
         Ok(())
     }
 
+    /// How functions in SQL read national numbers.
+    pub async fn set_number_plan(&self, country: Option<&str>, trunk: &str) -> Result<(), StoreError> {
+        self.query(NUMBER_PLAN, &[/* country */ &country, /* trunk */ &trunk]).await?;
+        Ok(())
+    }
+
     pub async fn doorbell(&self) -> Result<Doorbell, StoreError> {
         let row = self.query_one(DOORBELL, &[]).await?;
-        Ok(Doorbell { rings: column(DOORBELL, &row, 0)?, prepared_transactions: column(DOORBELL, &row, 1)? })
+        Ok(Doorbell {
+            rings: column(DOORBELL, &row, 0)?,
+            prepared_transactions: column(DOORBELL, &row, 1)?,
+            sees_rows: column(DOORBELL, &row, 2)?,
+        })
     }
 
     /// The doorbell stays silent for so long: we are looking anyway.

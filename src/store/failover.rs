@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock::Moment;
-use crate::message::{AttemptNo, MessageId, NotifyRef, OutboxRow, Status};
+use crate::message::{AttemptNo, CreatedAt, MessageId, NotifyRef, OutboxRow, Status};
 use crate::store::control::{Identity, Role};
 use crate::store::queue::Timestamp;
 use crate::store::statement::{CERTAIN, HEARTBEAT, HERE, REAPPLY, RELEASE, UNCERTAIN, VOUCH, WITNESSES};
@@ -36,7 +36,7 @@ impl Expected {
         *self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start_over(&self) {
+    pub(super) fn start_over(&self) {
         *self.0.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 }
@@ -45,7 +45,7 @@ impl Expected {
 #[derive(Debug, Clone)]
 pub struct Fact {
     pub id: MessageId,
-    pub created_at_us: i64,
+    pub row_made: CreatedAt,
     pub attempt: AttemptNo,
     pub status: Status,
     pub gateway: Arc<str>,
@@ -103,7 +103,7 @@ pub struct Uncertain {
 
 impl Uncertain {
     pub const fn covers(self, row: &OutboxRow) -> bool {
-        row.created_at_us <= self.created_until_us && row.send_after_us <= self.due_until_us
+        row.row_made.0 <= self.created_until_us && row.send_after_us <= self.due_until_us
     }
 
     /// Nobody has said yet that this is the database to send from.
@@ -130,13 +130,8 @@ impl Store {
     /// any other.
     pub fn expect(&self, timeline: i32) {
         if self.expected.0.0.swap(timeline, Ordering::AcqRel) != timeline {
-            self.expected.start_over();
+            self.forget_connections();
         }
-    }
-
-    /// Uses no connection again that was made until now: the server may be gone without having said so.
-    pub fn connect_anew(&self) {
-        self.expected.start_over();
     }
 
     pub async fn here(&self, me: &Identity) -> Result<Here, StoreError> {
@@ -218,7 +213,7 @@ impl Store {
     /// Writes facts again that a failover has lost; rows that have them are left alone. Returns how many had not.
     pub async fn reapply(&self, facts: &[Fact], home: Cluster) -> Result<usize, StoreError> {
         let ids: Vec<i64> = facts.iter().map(|f| f.id.0).collect();
-        let created: Vec<Timestamp> = facts.iter().map(|f| Timestamp(f.created_at_us)).collect();
+        let rows_made: Vec<CreatedAt> = facts.iter().map(|f| f.row_made).collect();
         let attempts: Vec<AttemptNo> = facts.iter().map(|f| f.attempt).collect();
         let statuses: Vec<&str> = facts.iter().map(|f| f.status.as_str()).collect();
         let gateways: Vec<&str> = facts.iter().map(|f| f.gateway.as_ref()).collect();
@@ -228,7 +223,7 @@ impl Store {
                 REAPPLY,
                 &[
                     /* ids */ &ids,
-                    /* created at */ &created,
+                    /* rows made */ &rows_made,
                     /* attempts */ &attempts,
                     /* statuses */ &statuses,
                     /* gateways */ &gateways,

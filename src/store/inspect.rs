@@ -1,9 +1,10 @@
-//! What `outboxd check` looks at in the database: the server, the role's privileges, triggers and indexes.
+//! What `outboxd check` looks at in the database: the server, the role's privileges, statements, triggers and indexes.
 //!
 //! Judges nothing: what is good or bad about it, and what to do, is said by the command.
 
-use crate::store::statement::{CHECK_GRANTS, CHECK_INDEXES, CHECK_SERVER, CHECK_TRIGGERS};
-use crate::store::{Store, StoreError, column};
+use crate::message::Status;
+use crate::store::statement::{ALL, CHECK_ARROWS, CHECK_GRANTS, CHECK_INDEXES, CHECK_SERVER, CHECK_TRIGGERS};
+use crate::store::{Store, StoreError, classify, column};
 
 /// Where we are connected, and as whom.
 #[derive(Debug, Clone)]
@@ -44,7 +45,15 @@ pub struct Trigger {
     pub name: String,
     /// Part of the doorbell; the others fill in defaults.
     pub rings: bool,
+    pub exists: bool,
     pub fires: bool,
+}
+
+/// A statement that the server would not run, because of the schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    pub statement: &'static str,
+    pub reason: String,
 }
 
 impl Store {
@@ -86,10 +95,47 @@ impl Store {
                 Ok(Trigger {
                     name: column(CHECK_TRIGGERS, row, 0)?,
                     rings: column(CHECK_TRIGGERS, row, 1)?,
-                    fires: column(CHECK_TRIGGERS, row, 2)?,
+                    exists: column(CHECK_TRIGGERS, row, 2)?,
+                    fires: column(CHECK_TRIGGERS, row, 3)?,
                 })
             })
             .collect()
+    }
+
+    /// Has the server read every statement without running any: a column that is missing or has another type is found
+    /// before a message waits for it.
+    pub async fn unusable_statements(&self) -> Result<Vec<Unusable>, StoreError> {
+        let client = self.connection().await?;
+        let work = async {
+            let mut unusable = Vec::new();
+            for statement in ALL {
+                match client.prepare(statement.sql).await.map_err(|error| classify(*statement, &error)) {
+                    Ok(_) => {}
+                    Err(StoreError::Refused { statement, reason }) => {
+                        unusable.push(Unusable { statement, reason })
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(unusable)
+        };
+        tokio::time::timeout(self.timeout, work)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable(format!("no answer within {:?}", self.timeout))))
+    }
+
+    /// Changes of state that the database allows and the program does not, or the other way round.
+    pub async fn wrong_arrows(&self) -> Result<Vec<(Status, Status)>, StoreError> {
+        let all: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
+        let rows = self.query(CHECK_ARROWS, &[/* statuses */ &all]).await?;
+        let allowed: Vec<(String, String)> = rows
+            .iter()
+            .map(|row| Ok((column(CHECK_ARROWS, row, 0)?, column(CHECK_ARROWS, row, 1)?)))
+            .collect::<Result<_, StoreError>>()?;
+        let is_allowed =
+            |from: Status, to: Status| allowed.iter().any(|(f, t)| f == from.as_str() && t == to.as_str());
+        let arrows = Status::ALL.iter().flat_map(|from| Status::ALL.iter().map(move |to| (*from, *to)));
+        Ok(arrows.filter(|(from, to)| from.may_become(*to) != is_allowed(*from, *to)).collect())
     }
 
     pub async fn missing_indexes(&self) -> Result<Vec<String>, StoreError> {

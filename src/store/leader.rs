@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 
 use crate::clock::{self, Moment};
 use crate::config::Database;
-use crate::message::{AttemptNo, MessageId, Nonce, NotifyRef};
+use crate::message::{AttemptNo, CreatedAt, MessageId, Nonce, NotifyRef};
 use crate::store::failover::{Cluster, Uncertain};
 use crate::store::queue::WaveKey;
 use crate::store::statement::{
@@ -70,6 +70,14 @@ impl LeaderSession {
         Ok(asked_at)
     }
 
+    /// Waits, and notices if the session ends meanwhile.
+    pub async fn rest(&mut self, pause: Duration) -> Result<(), StoreError> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            ended = &mut self.driver => Err(lost(CONFIRM, ended)),
+        }
+    }
+
     async fn ask(&mut self, statement: Statement, key: Option<i64>) -> Result<bool, StoreError> {
         let client = &self.client;
         let work = async {
@@ -81,19 +89,22 @@ impl LeaderSession {
         };
         tokio::select! {
             answer = work => answer.map_err(|error| classify(statement, &error)),
-            ended = &mut self.driver => Err(StoreError::InDoubt {
-                statement: statement.name,
-                reason: match ended {
-                    Ok(()) => "the connection was closed".to_owned(),
-                    Err(error) => plain(&error),
-                },
-            }),
+            ended = &mut self.driver => Err(lost(statement, ended)),
             () = tokio::time::sleep(self.timeout) => Err(StoreError::InDoubt {
                 statement: statement.name,
                 reason: format!("no answer within {:?}", self.timeout),
             }),
         }
     }
+}
+
+/// The session has ended.
+fn lost(statement: Statement, ended: Result<(), tokio_postgres::Error>) -> StoreError {
+    let reason = match ended {
+        Ok(()) => "the connection was closed".to_owned(),
+        Err(error) => plain(&error),
+    };
+    StoreError::InDoubt { statement: statement.name, reason }
 }
 
 /// The leader row beside the cluster that we are really connected to.
@@ -155,7 +166,6 @@ impl Store {
     /// lost.
     pub async fn take_over(
         &self,
-        nonce: Nonce,
         instance: &str,
         cluster: Cluster,
         hold: Option<&str>,
@@ -165,7 +175,6 @@ impl Store {
             .query_one(
                 LEADER_TAKE,
                 &[
-                    /* nonce */ &nonce.encode(),
                     /* instance */ &instance,
                     /* system_identifier */ &cluster.system_identifier,
                     /* timeline */ &cluster.timeline,
@@ -190,29 +199,33 @@ impl Store {
         let timeline = self.expected.get();
         let rows = self.query(OPEN_WAVES, &[&epoch, &epochs, &seqs, &timeline]).await?;
         let mut ids: Vec<i64> = Vec::with_capacity(rows.len());
+        let mut rows_made: Vec<CreatedAt> = Vec::with_capacity(rows.len());
         let mut attempts: Vec<AttemptNo> = Vec::with_capacity(rows.len());
         let mut gateways: Vec<String> = Vec::with_capacity(rows.len());
         let mut refs: Vec<String> = Vec::with_capacity(rows.len());
         for row in &rows {
             let id: i64 = column(OPEN_WAVES, row, 0)?;
             let attempt: AttemptNo = column(OPEN_WAVES, row, 1)?;
-            let nonce: String = column(OPEN_WAVES, row, 3)?;
+            let row_made: CreatedAt = column(OPEN_WAVES, row, 2)?;
+            let nonce: String = column(OPEN_WAVES, row, 4)?;
             let Some(nonce) = Nonce::parse(&nonce) else {
                 return Err(StoreError::Answer {
                     statement: OPEN_WAVES.name,
                     reason: "unreadable nonce".to_owned(),
                 });
             };
-            if ids.last() == Some(&id) {
+            if ids.last() == Some(&id) && rows_made.last() == Some(&row_made) {
                 // Two waves name the message: its latest attempt is the one in question.
                 ids.pop();
+                rows_made.pop();
                 attempts.pop();
                 gateways.pop();
                 refs.pop();
             }
             ids.push(id);
+            rows_made.push(row_made);
             attempts.push(attempt);
-            gateways.push(column(OPEN_WAVES, row, 2)?);
+            gateways.push(column(OPEN_WAVES, row, 3)?);
             refs.push(NotifyRef { id: MessageId(id), nonce, attempt }.encode());
         }
         let mut client = self.connection().await?;
@@ -229,6 +242,7 @@ impl Store {
                         MARK_UNKNOWN.sql,
                         &[
                             &&ids[at..end],
+                            &&rows_made[at..end],
                             &&attempts[at..end],
                             &&gateways[at..end],
                             &&refs[at..end],

@@ -27,8 +27,9 @@ macro_rules! migrations {
 }
 
 /// In order; a released one is never edited.
-pub const MIGRATIONS: &[Migration] =
-    migrations![1 "0001_roles", 2 "0002_daemon_tables", 3 "0003_outbox", 4 "0004_functions"];
+pub const MIGRATIONS: &[Migration] = migrations![
+    1 "0001_roles", 2 "0002_daemon_tables", 3 "0003_outbox", 4 "0004_functions", 5 "0005_inbound"
+];
 
 /// Two runs at once wait for each other on this advisory lock: `outboxmi` in ASCII.
 const MIGRATION_LOCK: i64 = 0x6f75_7462_6f78_6d69;
@@ -196,7 +197,10 @@ mod tests {
         let all: Vec<(i32, String)> = MIGRATIONS.iter().map(|m| (m.version, m.sha256())).collect();
         assert_eq!(compare(&all), SchemaState::Current);
         assert_eq!(compare(&[]), SchemaState::Missing);
-        assert_eq!(compare(&all[..2]), SchemaState::Behind(vec!["0003_outbox", "0004_functions"]));
+        assert_eq!(
+            compare(&all[..2]),
+            SchemaState::Behind(vec!["0003_outbox", "0004_functions", "0005_inbound"])
+        );
         let mut newer = all.clone();
         newer.push((99, String::new()));
         assert_eq!(compare(&newer), SchemaState::Newer(99));

@@ -7,6 +7,7 @@ pub mod connect;
 pub mod control;
 pub mod failover;
 mod hosts;
+pub mod inbox;
 pub mod inspect;
 pub mod leader;
 pub mod listen;
@@ -42,12 +43,16 @@ pub enum StoreError {
     /// The connection went, or stayed silent, while a statement was under way: it may have been carried out.
     #[error("lost the connection to PostgreSQL while running {statement}: {reason}")]
     InDoubt { statement: &'static str, reason: String },
-    /// Somebody else holds a lock on a row; nothing happened.
-    #[error("{statement} met a locked row")]
-    Locked { statement: &'static str },
     /// The server is not the one that the statement was meant for: the database failed over. Nothing happened.
     #[error("{statement} came to another server than it was meant for: {reason}")]
     Elsewhere { statement: &'static str, reason: String },
+    /// Somebody else holds a lock on a row; nothing happened.
+    #[error("{statement} met a locked row")]
+    Locked { statement: &'static str },
+    /// The server is there and not able to do it now: its disk is full, it has no memory left, it is read-only. Nothing
+    /// happened, and it is not about what the statement says.
+    #[error("PostgreSQL is not able to run {statement}: {reason}")]
+    Unable { statement: &'static str, reason: String },
     /// The server refused the statement; nothing happened. A person must look at schema or privileges when it stays.
     #[error("PostgreSQL refused {statement}: {reason}")]
     Refused { statement: &'static str, reason: String },
@@ -64,6 +69,7 @@ impl StoreError {
             StoreError::InDoubt { statement, .. }
             | StoreError::Elsewhere { statement, .. }
             | StoreError::Locked { statement }
+            | StoreError::Unable { statement, .. }
             | StoreError::Refused { statement, .. }
             | StoreError::Answer { statement, .. } => Some(statement),
         }
@@ -89,6 +95,12 @@ impl Store {
     pub fn open(database: &Database) -> Result<Store, StoreError> {
         let expected = Expected::default();
         Ok(Store { pool: connect::pool(database, &expected)?, timeout: database.timeout, expected })
+    }
+
+    /// Closes the connections that nobody uses now. Those in use end with their statement, well or by its time limit.
+    pub fn forget_connections(&self) {
+        self.expected.start_over();
+        self.pool.retain(|_, _| false);
     }
 
     async fn connection(&self) -> Result<Object, StoreError> {
@@ -167,6 +179,12 @@ fn classify(statement: Statement, error: &tokio_postgres::Error) -> StoreError {
     {
         // Sent instead of a result: whether a commit had happened is not known.
         StoreError::InDoubt { statement: statement.name, reason: plain(error) }
+    } else if *code == SqlState::READ_ONLY_SQL_TRANSACTION
+        // Insufficient resources, and errors of the system below the server.
+        || code.code().starts_with("53")
+        || code.code().starts_with("58")
+    {
+        StoreError::Unable { statement: statement.name, reason: plain(error) }
     } else {
         StoreError::Refused { statement: statement.name, reason: plain(error) }
     }

@@ -3,17 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::message::{AttemptNo, Encoding, MessageId, RowVersion, Status};
-use crate::store::queue::{Timestamp, WaveKey};
-use crate::store::statement::{ATTEMPT_NOTE, LOCK_FREE, READ_STATES, RECORD};
+use crate::message::{AttemptNo, CreatedAt, Encoding, MessageId, RowVersion, Status};
+use crate::store::queue::WaveKey;
+pub use crate::store::statement::RECORD;
+use crate::store::statement::{ATTEMPT_NOTE, LOCK_FREE, READ_STATES};
 use crate::store::{Store, StoreError, classify, column, discard};
 
 /// What became of one message, as it is to stand in its row.
 #[derive(Debug, Clone)]
 pub struct Record {
     pub id: MessageId,
-    /// With the id, tells the message from another that was given the same id later.
-    pub created_at_us: i64,
     pub fits: Fits,
     pub status: Status,
     /// Waits for a person.
@@ -30,8 +29,8 @@ pub struct Record {
 /// What the row must look like for the record to be about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fits {
-    /// The result of this attempt.
-    Attempt(AttemptNo),
+    /// The result of an attempt to send this very row.
+    Attempt { number: AttemptNo, row_made: CreatedAt },
     /// Refused before any attempt, judging by what the row said then: if it changed, it is judged anew.
     Unchanged { attempts: AttemptNo, version: RowVersion },
 }
@@ -39,22 +38,29 @@ pub enum Fits {
 impl Fits {
     const fn expected(self) -> AttemptNo {
         match self {
-            Fits::Attempt(attempt) => attempt - 1,
+            Fits::Attempt { number, .. } => number - 1,
             Fits::Unchanged { attempts, .. } => attempts,
         }
     }
 
     pub const fn attempts_after(self) -> AttemptNo {
         match self {
-            Fits::Attempt(attempt) => attempt,
+            Fits::Attempt { number, .. } => number,
             Fits::Unchanged { attempts, .. } => attempts,
         }
     }
 
     const fn version(self) -> Option<RowVersion> {
         match self {
-            Fits::Attempt(_) => None,
+            Fits::Attempt { .. } => None,
             Fits::Unchanged { version, .. } => Some(version),
+        }
+    }
+
+    const fn row_made(self) -> Option<CreatedAt> {
+        match self {
+            Fits::Attempt { row_made, .. } => Some(row_made),
+            Fits::Unchanged { .. } => None,
         }
     }
 }
@@ -72,17 +78,42 @@ pub struct Found {
     pub status: Option<Status>,
     pub attempts: AttemptNo,
     pub gateway_ref: Option<String>,
-    created_at_us: i64,
+    pub row_made: CreatedAt,
+    pub version: RowVersion,
 }
 
 impl Misfit {
     /// The record was written before: its commit had been in doubt and it was written again.
     pub fn was_recorded_before(&self) -> bool {
-        let (Fits::Attempt(attempt), Some(found)) = (self.record.fits, &self.found) else {
+        let (Fits::Attempt { number, row_made }, Some(found)) = (self.record.fits, &self.found) else {
             return false;
         };
-        found.attempts >= attempt
+        found.row_made == row_made
+            && found.attempts >= number
             && (found.gateway_ref == self.record.gateway_ref || self.record.status == Status::Queued)
+    }
+
+    /// Another message has the id now.
+    pub fn is_of_another(&self) -> bool {
+        let (Some(row_made), Some(found)) = (self.record.fits.row_made(), &self.found) else { return false };
+        found.row_made != row_made
+    }
+
+    /// The record fits, and was not written all the same: something of the site's (a trigger, a rule, a policy, a
+    /// changed function) keeps rows from being changed.
+    pub fn is_suppressed(&self) -> bool {
+        let Some(found) = &self.found else { return false };
+        let next = self.record.status;
+        let may_become = found
+            .status
+            .is_some_and(|now| now.may_become(next) || (now == Status::Queued && next == Status::Queued));
+        may_become
+            && match self.record.fits {
+                Fits::Attempt { number, row_made } => found.row_made == row_made && found.attempts < number,
+                Fits::Unchanged { attempts, version } => {
+                    found.version == version && found.attempts == attempts
+                }
+            }
     }
 }
 
@@ -174,30 +205,20 @@ impl Store {
         written: &HashSet<i64>,
     ) -> Result<HashMap<i64, Found>, StoreError> {
         let others: Vec<i64> = batch.iter().map(|r| r.id.0).filter(|id| !written.contains(id)).collect();
-        if others.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let mut found = self.read_states(&others).await?;
-        // The id was given to another message since: this one is gone.
-        for record in batch {
-            if found.get(&record.id.0).is_some_and(|found| found.created_at_us != record.created_at_us) {
-                found.remove(&record.id.0);
-            }
-        }
-        Ok(found)
+        if others.is_empty() { Ok(HashMap::new()) } else { self.read_states(&others).await }
     }
 
     async fn read_states(&self, ids: &[i64]) -> Result<HashMap<i64, Found>, StoreError> {
         let rows = self.query(READ_STATES, &[/* ids */ &ids]).await?;
         rows.iter()
             .map(|row| {
-                let created_at: Timestamp = column(READ_STATES, row, 4)?;
                 let status: String = column(READ_STATES, row, 1)?;
                 let found = Found {
                     status: Status::parse(&status),
                     attempts: column(READ_STATES, row, 2)?,
                     gateway_ref: column(READ_STATES, row, 3)?,
-                    created_at_us: created_at.0,
+                    row_made: column(READ_STATES, row, 4)?,
+                    version: column(READ_STATES, row, 5)?,
                 };
                 Ok((column(READ_STATES, row, 0)?, found))
             })
@@ -207,18 +228,18 @@ impl Store {
     /// Keeps results that fit no row any more.
     pub async fn note_attempts(&self, notes: &[(Record, String)]) -> Result<(), StoreError> {
         let ids: Vec<i64> = notes.iter().map(|(r, _)| r.id.0).collect();
+        let rows_made: Vec<Option<CreatedAt>> = notes.iter().map(|(r, _)| r.fits.row_made()).collect();
         let attempts: Vec<i32> = notes.iter().map(|(r, _)| r.fits.attempts_after()).collect();
         let gateways: Vec<Option<&str>> = notes.iter().map(|(r, _)| r.gateway.as_deref()).collect();
         let refs: Vec<Option<&str>> = notes.iter().map(|(r, _)| r.gateway_ref.as_deref()).collect();
         let verdicts: Vec<&str> = notes.iter().map(|(r, _)| r.status.as_str()).collect();
         let texts: Vec<&str> = notes.iter().map(|(_, text)| text.as_str()).collect();
-        let created: Vec<Timestamp> = notes.iter().map(|(r, _)| Timestamp(r.created_at_us)).collect();
         self.query(
             ATTEMPT_NOTE,
             &[
-                /* ids */ &ids, /* attempts */ &attempts, /* gateways */ &gateways,
-                /* refs */ &refs, /* verdicts */ &verdicts, /* notes */ &texts,
-                /* created at */ &created,
+                /* ids */ &ids, /* rows made */ &rows_made, /* attempts */ &attempts,
+                /* gateways */ &gateways, /* refs */ &refs, /* verdicts */ &verdicts,
+                /* notes */ &texts,
             ],
         )
         .await?;
@@ -234,6 +255,7 @@ fn misfits(batch: Vec<Record>, written: &HashSet<i64>, mut found: HashMap<i64, F
 /// A batch turned on its side: one array a column, as `unnest` wants it.
 struct Columns<'a> {
     ids: Vec<i64>,
+    rows_made: Vec<Option<CreatedAt>>,
     expected: Vec<i32>,
     attempts: Vec<i32>,
     versions: Vec<Option<RowVersion>>,
@@ -248,7 +270,6 @@ struct Columns<'a> {
     segments: Vec<Option<i16>>,
     epochs: Vec<i64>,
     seqs: Vec<i64>,
-    created: Vec<Timestamp>,
     timeline: Option<i32>,
 }
 
@@ -256,6 +277,7 @@ impl<'a> Columns<'a> {
     fn of(batch: &'a [Record], finished: &[WaveKey], timeline: Option<i32>) -> Columns<'a> {
         Columns {
             ids: batch.iter().map(|r| r.id.0).collect(),
+            rows_made: batch.iter().map(|r| r.fits.row_made()).collect(),
             expected: batch.iter().map(|r| r.fits.expected()).collect(),
             attempts: batch.iter().map(|r| r.fits.attempts_after()).collect(),
             versions: batch.iter().map(|r| r.fits.version()).collect(),
@@ -270,7 +292,6 @@ impl<'a> Columns<'a> {
             segments: batch.iter().map(|r| r.segments).collect(),
             epochs: finished.iter().map(|w| w.epoch).collect(),
             seqs: finished.iter().map(|w| w.seq).collect(),
-            created: batch.iter().map(|r| Timestamp(r.created_at_us)).collect(),
             timeline,
         }
     }
@@ -278,6 +299,7 @@ impl<'a> Columns<'a> {
     fn params(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 17] {
         [
             &self.ids,
+            &self.rows_made,
             &self.expected,
             &self.attempts,
             &self.versions,
@@ -292,7 +314,6 @@ impl<'a> Columns<'a> {
             &self.segments,
             &self.epochs,
             &self.seqs,
-            &self.created,
             &self.timeline,
         ]
     }

@@ -40,22 +40,34 @@ statements! {
         DISCOVER "native/discover" [TEXT, TIMESTAMPTZ, INT8, TIMESTAMPTZ, INT8, TEXT_ARRAY, INT8];
         NEXT_DUE "native/next_due" [];
         TEMPLATES "native/templates" [];
-        WAVE "native/wave" [INT8, INT8, TEXT, TEXT, INT8_ARRAY, INT4_ARRAY, XID_ARRAY, TIMESTAMPTZ_ARRAY];
+        WAVE "native/wave" [
+            INT8, INT8, TEXT, TEXT, INT8_ARRAY, INT4_ARRAY, XID_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY
+        ];
+        SETTLE_NOTED "native/settle_noted" [INT8_ARRAY];
         WAVE_TOMBSTONE "native/wave_tombstone" [INT8, INT8, TEXT, TEXT];
         RECORD "native/record" [
-            INT8_ARRAY, INT4_ARRAY, INT4_ARRAY, XID_ARRAY, TEXT_ARRAY, BOOL_ARRAY, TEXT_ARRAY, TEXT_ARRAY,
-            TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT2_ARRAY, INT8_ARRAY, INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4
+            INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, INT4_ARRAY, XID_ARRAY, TEXT_ARRAY, BOOL_ARRAY, TEXT_ARRAY,
+            TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT2_ARRAY, INT8_ARRAY, INT8_ARRAY, INT4
         ];
         LOCK_FREE "native/lock_free" [INT8_ARRAY];
         READ_STATES "native/read_states" [INT8_ARRAY];
         ATTEMPT_NOTE "daemon/attempt_note" [
-            INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY
+            INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY
         ];
-        RECEIPTS "native/receipts" [INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4];
+        RECEIPTS "native/receipts" [INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4];
+        PROCESSED "native/processed" [
+            INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4
+        ];
+        NO_CREDIT "native/no_credit" [INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4];
+        INBOUND "native/inbound" [
+            TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY,
+            INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4
+        ];
 
         // What changes rows without anybody sending.
         EXPIRE "native/expire" [FLOAT8, INT8_ARRAY];
         RESEND "native/resend" [TEXT, FLOAT8];
+        MARK_OVERDUE "native/mark_overdue" [FLOAT8];
         REQUEUE_REFUSED "native/requeue_refused" [INT8_ARRAY, TEXT_ARRAY];
         UNCERTAIN "native/uncertain" [];
         RELEASE "native/release" [];
@@ -63,10 +75,12 @@ statements! {
         // Leadership.
         LOCK "daemon/lock_key" [INT8];
         LEADER_READ "daemon/leader_read" [];
-        LEADER_TAKE "daemon/leader_take" [TEXT, TEXT, INT8, INT4, TEXT, BOOL];
+        LEADER_TAKE "daemon/leader_take" [TEXT, INT8, INT4, TEXT, BOOL];
         OPEN_WAVES "daemon/open_waves" [INT8, INT8_ARRAY, INT8_ARRAY, INT4];
         DELETE_OLD_WAVES "daemon/delete_old_waves" [INT8, INT8_ARRAY, INT8_ARRAY, INT4];
-        MARK_UNKNOWN "native/mark_unknown" [INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT];
+        MARK_UNKNOWN "native/mark_unknown" [
+            INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT
+        ];
         REAPPLY "native/reapply" [
             INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4
         ];
@@ -84,6 +98,7 @@ statements! {
         ALARM_OPEN "daemon/alarm_open" [TEXT, TEXT, TEXT];
         ALARM_CLEAR "daemon/alarm_clear" [TEXT, TEXT];
         REGISTER "daemon/register" [INT8, FLOAT8];
+        NUMBER_PLAN "daemon/number_plan" [TEXT, TEXT];
         DOORBELL "daemon/doorbell" [];
         SLEEP_BARRIER "daemon/sleep_barrier" [];
         SLEEP_SETTLED "daemon/sleep_settled" [TEXT, TEXT_ARRAY];
@@ -93,6 +108,9 @@ statements! {
         WATCH "native/watch" [INT8];
         SELECT_BY_STATUS "native/select_by_status" [TEXT, INT8, FLOAT8, INT8, TEXT];
         RESOLVE "native/resolve" [INT8_ARRAY, TEXT, TEXT];
+        OPT_OUT_ADD "native/opt_out_add" [TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY, TEXT_ARRAY, TEXT_ARRAY];
+        OPT_OUT_REMOVE "native/opt_out_remove" [TEXT_ARRAY];
+        OPT_OUT_LIST "native/opt_out_list" [TEXT, TEXT];
         STATUS "daemon/status" [];
         STATUS_GATEWAYS "daemon/status_gateways" [];
         STATUS_ALARMS "daemon/status_alarms" [];
@@ -100,6 +118,7 @@ statements! {
         CHECK_SERVER "daemon/check_server" [];
         CHECK_GRANTS "daemon/check_grants" [];
         CHECK_TRIGGERS "daemon/check_triggers" [];
+        CHECK_ARROWS "daemon/check_arrows" [TEXT_ARRAY];
         CHECK_INDEXES "daemon/check_indexes" [];
     }
     lines {

@@ -29,6 +29,7 @@ pub struct QueueStatus {
     pub leader_version: Option<String>,
     pub leader_seen_seconds_ago: Option<f64>,
     pub open_alarms: i64,
+    pub receipts_overdue: i64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -65,15 +66,16 @@ impl Store {
             scheduled: column(STATUS, &row, 1)?,
             held: column(STATUS, &row, 2)?,
             unknown: column(STATUS, &row, 3)?,
-            uncertain: column(STATUS, &row, 4)?,
-            oldest_due_seconds: column(STATUS, &row, 5)?,
-            all_held: column(STATUS, &row, 6)?,
-            held_reason: column(STATUS, &row, 7)?,
-            epoch: column(STATUS, &row, 8)?,
-            leader_host: column(STATUS, &row, 9)?,
-            leader_version: column(STATUS, &row, 10)?,
-            leader_seen_seconds_ago: column(STATUS, &row, 11)?,
-            open_alarms: column(STATUS, &row, 12)?,
+            oldest_due_seconds: column(STATUS, &row, 4)?,
+            all_held: column(STATUS, &row, 5)?,
+            held_reason: column(STATUS, &row, 6)?,
+            epoch: column(STATUS, &row, 7)?,
+            leader_host: column(STATUS, &row, 8)?,
+            leader_version: column(STATUS, &row, 9)?,
+            leader_seen_seconds_ago: column(STATUS, &row, 10)?,
+            open_alarms: column(STATUS, &row, 11)?,
+            receipts_overdue: column(STATUS, &row, 12)?,
+            uncertain: column(STATUS, &row, 13)?,
         };
         let gateways = self.query(STATUS_GATEWAYS, &[]).await?;
         let alarms = self.query(STATUS_ALARMS, &[]).await?;

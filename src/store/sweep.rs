@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::message::MessageId;
-use crate::store::statement::{EXPIRE, REQUEUE_REFUSED, RESEND};
+use crate::store::statement::{EXPIRE, MARK_OVERDUE, REQUEUE_REFUSED, RESEND};
 use crate::store::{Store, StoreError, column};
 
 impl Store {
@@ -18,6 +18,12 @@ impl Store {
     pub async fn resend(&self, gateway: &str, age: Duration) -> Result<Vec<MessageId>, StoreError> {
         let rows = self.query(RESEND, &[/* gateway */ &gateway, /* age */ &age.as_secs_f64()]).await?;
         rows.iter().map(|row| column(RESEND, row, 0).map(MessageId)).collect()
+    }
+
+    /// Says in rows that were accepted longer ago than this that no receipt has come. Returns how many.
+    pub async fn mark_overdue(&self, age: Duration) -> Result<i64, StoreError> {
+        let row = self.query_one(MARK_OVERDUE, &[/* age */ &age.as_secs_f64()]).await?;
+        column(MARK_OVERDUE, &row, 0)
     }
 
     /// Gives back what a gateway refused just before it was stopped.

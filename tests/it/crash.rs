@@ -424,6 +424,19 @@ async fn kill_after_kill_loses_and_doubles_nothing() {
 }
 
 #[tokio::test]
+async fn a_log_that_takes_nothing_stops_no_message() {
+    let site = Site::new("full_log").await;
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut daemon = Daemon::spawn_with(&site.config(EIGHT_AT_ONCE), |command| {
+        command.stderr(full);
+    });
+    site.queue(20).await;
+    site.until_counts("all are sent", |counts| counts.of("accepted") == 20).await;
+    daemon.terminate();
+    assert!(daemon.wait_exit(LIMIT).await.success());
+}
+
+#[tokio::test]
 async fn a_changed_configuration_is_taken_over_in_a_drain_and_a_wrong_one_is_not() {
     let site = Site::new("reload").await;
     let mut daemon = site.daemon(EIGHT_AT_ONCE).await;

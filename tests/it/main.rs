@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by failing")]
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
+mod anomaly;
 mod bad_input;
 mod cli_check;
 mod cli_hold;
@@ -23,13 +24,24 @@ mod gateway_send;
 mod gateway_tls;
 mod gateway_trouble;
 mod house;
+mod inbox;
+mod insert_forms;
+mod inserters;
 mod journey;
+mod kill_points;
 mod layers;
+mod listener;
+mod opt_out;
 mod oracles;
 mod privileges;
+mod processing;
 mod readme;
 mod receipts;
+mod restarts;
+mod rows_in_flight;
 mod schedule;
+mod schema_trouble;
+mod shutdown;
 mod sim_callbacks;
 mod sim_control;
 mod sim_dialects;
@@ -39,4 +51,5 @@ mod sim_receiver;
 mod state_machine;
 mod statements;
 mod support;
+mod takeover;
 mod two_primaries;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::cli::LEADER_SILENCE;
 use crate::cli::check::{Finding, Outcome};
+use crate::cli::counted;
 use crate::compose::Templates;
 use crate::config::{Config, Queue, Wake};
 use crate::engine::failover::{self, Judgement};
-use crate::store::inspect::{MissingGrant, Server};
+use crate::store::inspect::{MissingGrant, Server, Trigger};
 use crate::store::migrate::SchemaState;
 use crate::store::{Store, StoreError};
 
@@ -38,12 +39,14 @@ pub(super) async fn check(config: &Config) -> Seen {
     let state = store.schema_state().await;
     let usable = matches!(state, Ok(SchemaState::Current | SchemaState::Newer(_) | SchemaState::Altered(_)));
     let missing = matches!(state, Ok(SchemaState::Missing));
+    let at = seen.findings.len();
     seen.findings.push(schema(&server, state));
     if missing {
         return seen;
     }
-    let grants = match store.missing_grants().await {
-        Ok(missing) => grants_of(&server, &missing),
+    let grants = async { Ok((store.missing_grants().await?, store.doorbell().await?)) };
+    let grants = match grants.await {
+        Ok((missing, doorbell)) => grants_of(&server, &missing, doorbell.sees_rows),
         Err(error) => unexpected("grants", &error),
     };
     let granted = grants.outcome != Outcome::Failed;
@@ -51,6 +54,9 @@ pub(super) async fn check(config: &Config) -> Seen {
     if !usable || !granted {
         // What follows would only repeat it.
         return seen;
+    }
+    if let Some(differs) = shape(&store).await {
+        seen.findings[at] = differs;
     }
     seen.findings.extend(triggers(config, &server, &store).await);
     seen.findings.push(indexes(&store).await);
@@ -84,7 +90,10 @@ fn unexpected(name: &str, error: &StoreError) -> Finding {
                 "the connection does not hold; look at the server's log",
             )
         }
-        StoreError::Locked { .. } | StoreError::Refused { .. } | StoreError::Answer { .. } => {
+        StoreError::Locked { .. }
+        | StoreError::Unable { .. }
+        | StoreError::Refused { .. }
+        | StoreError::Answer { .. } => {
             Finding::wrong(name, error.to_string(), "look at the server's log, and at the lines above")
         }
     }
@@ -140,11 +149,38 @@ fn schema(server: &Server, state: Result<SchemaState, StoreError>) -> Finding {
     }
 }
 
+/// How the schema differs from what its migrations made.
+async fn shape(store: &Store) -> Option<Finding> {
+    let looked = async { Ok((store.unusable_statements().await?, store.wrong_arrows().await)) };
+    let (unusable, arrows) = match looked.await {
+        Ok(looked) => looked,
+        Err(error) => return Some(unexpected("schema", &error)),
+    };
+    // One column that is missing is missed by many statements.
+    let mut reasons: Vec<&str> = unusable.iter().map(|unusable| unusable.reason.as_str()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    let detail = if let Some(first) = unusable.first() {
+        let (count, reasons) = (counted(unusable.len(), "statement"), reasons.join("; "));
+        format!("the server would refuse {count}, {} for one: {reasons}", first.statement)
+    } else {
+        match arrows {
+            Ok(wrong) => {
+                let (from, to) = wrong.first()?;
+                format!("function outboxd.may_become is not outboxd's own: it is wrong about {from} to {to}")
+            }
+            Err(error) => return Some(unexpected("schema", &error)),
+        }
+    };
+    let advice = "somebody has changed it by hand: put it back as `outboxd migrate --print` shows it";
+    Some(Finding::wrong("schema", detail, advice))
+}
+
 fn grant_daemon_role(server: &Server) -> String {
     format!("as a superuser: GRANT outboxd_daemon TO \"{}\";", server.user.replace('"', "\"\""))
 }
 
-fn grants_of(server: &Server, missing: &[MissingGrant]) -> Finding {
+fn grants_of(server: &Server, missing: &[MissingGrant], sees_rows: bool) -> Finding {
     let role = server.role;
     if role.needs_daemon_role && !role.has_daemon_role {
         let detail = format!("{} is not granted outboxd_daemon, and would see no messages", server.user);
@@ -169,6 +205,16 @@ fn grants_of(server: &Server, missing: &[MissingGrant]) -> Finding {
         let detail = format!("{} lacks {}", server.user, listed.join("; "));
         return Finding::wrong("grants", detail, format!("as the owner: {}", commands.join(" ")));
     }
+    if !sees_rows {
+        return Finding::wrong(
+            "grants",
+            format!(
+                "{} sees no messages: row-level security of sms.outbox has no policy for it",
+                server.user
+            ),
+            "as the owner: CREATE POLICY outbox_daemon ON sms.outbox TO outboxd_daemon USING (true) WITH CHECK (true);",
+        );
+    }
     if role.superuser || role.owns_outbox {
         let what = if role.superuser { "is a superuser" } else { "owns the tables" };
         return Finding::warning(
@@ -185,9 +231,8 @@ async fn triggers(config: &Config, server: &Server, store: &Store) -> Vec<Findin
         Ok(triggers) => triggers,
         Err(error) => return vec![unexpected("doorbell", &error)],
     };
-    let silent = |rings: bool| -> Vec<&str> {
-        triggers.iter().filter(|t| t.rings == rings && !t.fires).map(|t| t.name.as_str()).collect()
-    };
+    let silent =
+        |rings: bool| -> Vec<&Trigger> { triggers.iter().filter(|t| t.rings == rings && !t.fires).collect() };
     let mut findings = vec![doorbell(&config.queue, server, &silent(true))];
     let defaults = silent(false);
     if !defaults.is_empty() {
@@ -195,7 +240,7 @@ async fn triggers(config: &Config, server: &Server, store: &Store) -> Vec<Findin
             "defaults",
             format!(
                 "trigger {} is disabled or missing: an INSERT with NULL in a column fails",
-                defaults.join(", ")
+                names(&defaults)
             ),
             enable(&defaults),
         ));
@@ -203,7 +248,7 @@ async fn triggers(config: &Config, server: &Server, store: &Store) -> Vec<Findin
     findings
 }
 
-fn doorbell(queue: &Queue, server: &Server, silent: &[&str]) -> Finding {
+fn doorbell(queue: &Queue, server: &Server, silent: &[&Trigger]) -> Finding {
     let wake = queue.wake;
     let poll = humantime::format_duration(queue.poll_interval);
     if wake == Wake::Poll {
@@ -212,7 +257,7 @@ fn doorbell(queue: &Queue, server: &Server, silent: &[&str]) -> Finding {
     if !silent.is_empty() {
         let detail = format!(
             "trigger {} is disabled or missing: new messages wait for the poll, up to {poll}",
-            silent.join(", ")
+            names(silent)
         );
         return match wake {
             Wake::Notify => Finding::wrong("doorbell", detail, enable(silent)),
@@ -235,10 +280,21 @@ fn doorbell(queue: &Queue, server: &Server, silent: &[&str]) -> Finding {
     Finding::ok("doorbell", "triggers are enabled")
 }
 
-fn enable(triggers: &[&str]) -> String {
-    let commands: Vec<String> =
-        triggers.iter().map(|name| format!("ALTER TABLE sms.outbox ENABLE TRIGGER {name};")).collect();
-    format!("as the owner: {}", commands.join(" "))
+fn names(triggers: &[&Trigger]) -> String {
+    triggers.iter().map(|trigger| trigger.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn enable(triggers: &[&Trigger]) -> String {
+    let (disabled, missing): (Vec<&Trigger>, Vec<&Trigger>) =
+        triggers.iter().partition(|trigger| trigger.exists);
+    let mut advice: Vec<String> = disabled
+        .iter()
+        .map(|trigger| format!("ALTER TABLE sms.outbox ENABLE TRIGGER {};", trigger.name))
+        .collect();
+    if !missing.is_empty() {
+        advice.push(format!("create {} as `outboxd migrate --print` shows", names(&missing)));
+    }
+    format!("as the owner: {}", advice.join(" "))
 }
 
 async fn indexes(store: &Store) -> Finding {

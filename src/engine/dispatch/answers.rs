@@ -114,7 +114,6 @@ impl Dispatch {
         let Some(flight) = self.flights.get(&id) else { return };
         let record = Record {
             id,
-            created_at_us: flight.created_at_us,
             fits: flight.fits,
             status: outcome.status,
             held: false,
@@ -147,6 +146,13 @@ impl Dispatch {
         for index in 0..self.gateways.len() {
             self.give_back_refused(index);
         }
+    }
+
+    pub(super) fn results_refused(&mut self, reason: Option<String>) {
+        let text = reason.map(|reason| {
+            format!("PostgreSQL refuses to write results, and soon nothing more is sent: {reason}; see outboxd check")
+        });
+        let _news = self.alarm(|alarms| &mut alarms.results, text);
     }
 
     pub(super) fn end_cooling(&mut self, now: Moment) {
@@ -183,7 +189,7 @@ impl Dispatch {
             for _ in 0..10 {
                 match store.requeue_refused(&refused).await {
                     Ok(ids) => {
-                        life.memory.forget(&ids);
+                        life.memory.results.forget(&ids);
                         info!(messages = ids.len(), "what the stopped gateway had refused is queued again");
                         return Some(Event::Swept);
                     }
@@ -228,6 +234,13 @@ impl Dispatch {
                 self.apply(index, &change);
             }
         }
+    }
+
+    /// A processing result said that the account has no credits.
+    pub(super) fn stop_gateway(&mut self, name: &str, reason: &str) {
+        let Some(index) = self.gateways.iter().position(|run| &*run.name == name) else { return };
+        let change = self.gateways[index].health.stop_for(DeferCause::NoCredit, reason);
+        self.apply(index, &change);
     }
 
     pub(super) fn resume_gateway(&mut self, name: &str) {

@@ -2,8 +2,9 @@
 //! waits for nothing: reading, waves and requests run beside it and come back as events.
 //!
 //! `reading` takes pages in, `waves` sends, `answers` turns verdicts into records and gateway states, `upkeep` is what
-//! happens by the clock.
+//! happens by the clock, `alarms` tells people.
 
+mod alarms;
 mod answers;
 mod gateways;
 mod reading;
@@ -23,25 +24,25 @@ use crate::clock::{self, Moment};
 use crate::compose::{Composer, Templates};
 use crate::config::Config;
 use crate::engine::Event;
+use crate::engine::dispatch::alarms::Alarms;
 use crate::engine::dispatch::gateways::GatewayRun;
-use crate::engine::lead::{Leading, Lease, Life};
+use crate::engine::lead::{Leading, Lease};
+use crate::engine::life::Life;
 use crate::engine::plan::{Plan, Ready};
 use crate::engine::record::Job;
 use crate::engine::route::Router;
 use crate::engine::wake::Wakefulness;
 use crate::gateway::Gateway;
-use crate::message::{Encoding, MessageId, Nonce, Position, Status};
+use crate::message::{Encoding, MessageId, Position, Status};
 use crate::store::failover::Uncertain;
 use crate::store::queue::{DueRow, WaveKey};
 use crate::store::record::{Fits, Record};
-use crate::store::{Store, StoreError};
+use crate::store::{Statement, Store, StoreError};
 
 /// Events taken in before the next look at what is to be done.
 const EVENTS_AT_ONCE: usize = 512;
 /// Pause after the database failed us.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
-/// After the grace period, how long the last records may take.
-const LAST_RECORDS: Duration = Duration::from_secs(5);
 
 /// What `dispatch` is made of.
 #[derive(Debug)]
@@ -52,8 +53,8 @@ pub struct Parts {
     pub gateways: Vec<Arc<Gateway>>,
     pub lease: Arc<Lease>,
     pub life: Arc<Life>,
-    /// Whether the doorbell may be relied upon.
-    pub doorbell: bool,
+    /// Notifications are listened to: the doorbell may be relied upon while its triggers are there.
+    pub listening: bool,
     pub events: mpsc::Sender<Event>,
     pub recorder: mpsc::UnboundedSender<Job>,
 }
@@ -63,6 +64,8 @@ pub struct Dispatch {
     config: Arc<Config>,
     store: Store,
     life: Arc<Life>,
+    lease: Arc<Lease>,
+    listening: bool,
     events: mpsc::Sender<Event>,
     recorder: mpsc::UnboundedSender<Job>,
     /// Requests under way.
@@ -82,6 +85,7 @@ pub struct Dispatch {
     flights: HashMap<MessageId, Flight>,
     waves: HashMap<WaveKey, usize>,
     cooling: Vec<Cooling>,
+    alarms: Alarms,
     wakefulness: Wakefulness,
     clockwork: upkeep::Clockwork,
     /// The database failed us: nothing is read or begun until then.
@@ -93,7 +97,6 @@ pub struct Dispatch {
 #[derive(Debug)]
 struct Term {
     epoch: i64,
-    nonce: Nonce,
     next_seq: i64,
     /// Why nothing may be sent.
     held: Option<String>,
@@ -107,7 +110,6 @@ struct Flight {
     wave: WaveKey,
     fits: Fits,
     position: Position,
-    created_at_us: i64,
     gateway_ref: String,
     encoding: Encoding,
     segments: i16,
@@ -133,7 +135,7 @@ enum TemplateState {
 
 impl Dispatch {
     pub fn new(parts: Parts) -> Dispatch {
-        let Parts { config, store, gateways, lease, life, doorbell, events, recorder } = parts;
+        let Parts { config, store, gateways, lease, life, listening, events, recorder } = parts;
         let now = clock::now();
         let runs: Vec<GatewayRun> = gateways
             .into_iter()
@@ -146,11 +148,13 @@ impl Dispatch {
             plan: Plan::new(&limits, config.queue.lookahead),
             router: Router::new(&config.routing, config.gateways.keys().map(String::as_str)),
             composer: Composer::new(config.text.clone(), Templates::default()),
-            wakefulness: Wakefulness::new(doorbell, config.queue.poll_interval, now),
+            wakefulness: Wakefulness::new(listening, config.queue.poll_interval, now),
             clockwork: upkeep::Clockwork::new(now),
             config,
             store,
             life,
+            lease,
+            listening,
             events,
             recorder,
             attempts: JoinSet::new(),
@@ -163,6 +167,7 @@ impl Dispatch {
             flights: HashMap::new(),
             waves: HashMap::new(),
             cooling: Vec::new(),
+            alarms: Alarms::new(),
             trouble: None,
             stopping: None,
         }
@@ -175,7 +180,7 @@ impl Dispatch {
         loop {
             let now = clock::now();
             self.act(now);
-            if self.is_done(now) {
+            if self.is_done() {
                 break;
             }
             let deadline = self.next_at(now).since(now).max(Duration::from_millis(1));
@@ -232,9 +237,11 @@ impl Dispatch {
             }
             Event::Answer { gateway, id, verdict } => self.answer_came(gateway, id, verdict, now),
             Event::Recorded(done) => self.recorded(done, now),
+            Event::ResultsRefused(reason) => self.results_refused(reason),
             Event::Probed { gateway, result } => self.probed(gateway, result, now),
             Event::Templates(rows) => self.templates_came(rows, now),
             Event::NextDue(due) => self.next_due_came(due, now),
+            Event::Doorbell(found) => self.doorbell_came(found, now),
             Event::Orders { epoch, orders } => self.orders_came(epoch, orders, now),
             Event::FellAsleep(falling, outcome) => {
                 self.wakefulness.fell_asleep(&falling, outcome.is_ok());
@@ -260,14 +267,14 @@ impl Dispatch {
         }
         self.term = Some(Term {
             epoch: leading.epoch,
-            nonce: leading.nonce,
             next_seq: 1,
             held: leading.held,
             uncertain: leading.uncertain,
         });
         self.wakefulness.start_over(now);
-        self.clockwork = upkeep::Clockwork::new(now);
+        self.clockwork.start_over(now);
         self.show_all_gateways();
+        self.show_all_alarms();
     }
 
     fn end_term(&mut self) {
@@ -311,10 +318,10 @@ impl Dispatch {
         }
     }
 
-    fn is_done(&self, now: Moment) -> bool {
-        let Some(until) = self.stopping else { return false };
+    /// Told to stop, and everything is accounted for. How long that may take is the business of whoever told us.
+    fn is_done(&self) -> bool {
         let committing = self.gateways.iter().any(|run| run.committing);
-        (self.flights.is_empty() && !committing) || until + LAST_RECORDS <= now
+        self.stopping.is_some() && self.flights.is_empty() && !committing
     }
 
     fn next_at(&self, now: Moment) -> Moment {
@@ -346,25 +353,19 @@ impl Dispatch {
         next
     }
 
-    /// The database did not do what we asked; said once until it works again.
+    /// The database did not do what we asked.
     fn database_failed(&mut self, error: &StoreError, now: Moment) {
         if matches!(error, StoreError::Locked { .. }) {
             return;
         }
-        let fault = (error.statement(), error.to_string());
-        if self.clockwork.database_fault.as_ref() != Some(&fault) {
+        if self.clockwork.complaints.is_news(error) {
             warn!(%error, "the database does not answer as it should; trying again");
-            self.clockwork.database_fault = Some(fault);
         }
         self.trouble = Some(now + TROUBLE_PAUSE);
     }
 
-    /// A statement of a kind that failed before went well. (Another kind says nothing: one may be refused for ever while
-    /// the others work.)
-    fn database_works(&mut self, statement: &str) {
-        let mended =
-            |fault: &mut (Option<&'static str>, String)| fault.0.is_none_or(|name| name == statement);
-        if self.clockwork.database_fault.take_if(mended).is_some() {
+    fn database_works(&mut self, statement: Statement) {
+        if self.clockwork.complaints.are_over(statement.name) {
             info!("the database works again");
         }
     }
@@ -400,7 +401,6 @@ impl Dispatch {
         self.plan.set_aside(ready.id, ready.position.1, ready.version);
         let record = Record {
             id: ready.id,
-            created_at_us: ready.created_at_us,
             fits: Fits::Unchanged { attempts: ready.attempts, version: ready.version },
             status,
             held,
@@ -421,7 +421,6 @@ impl Dispatch {
 struct Judged {
     id: MessageId,
     version: crate::message::RowVersion,
-    created_at_us: i64,
     attempts: i32,
     position: (Position, crate::message::Lane),
 }
@@ -431,7 +430,6 @@ impl Judged {
         Judged {
             id: due.row.id,
             version: due.row.version,
-            created_at_us: due.row.created_at_us,
             attempts: due.row.attempts,
             position: (due.row.position(), due.row.lane),
         }
@@ -443,7 +441,6 @@ impl From<&Ready> for Judged {
         Judged {
             id: ready.id,
             version: ready.version,
-            created_at_us: ready.created_at_us,
             attempts: ready.attempts,
             position: (ready.position, ready.lane),
         }

@@ -10,7 +10,7 @@ use crate::compose::{Composer, Templates};
 use crate::engine::Event;
 use crate::engine::dispatch::{Dispatch, Judged, TemplateState};
 use crate::engine::plan::{PageEnd, Read, Ready};
-use crate::message::{Lane, Status};
+use crate::message::{Lane, Status, TemplateRow};
 use crate::store::StoreError;
 use crate::store::queue::{self, Discover, DueRow};
 use crate::text::code;
@@ -67,7 +67,7 @@ impl Dispatch {
                 return;
             }
         };
-        self.database_works(queue::DISCOVER.name);
+        self.database_works(queue::DISCOVER);
         let page =
             PageEnd { last: rows.last().map(|due| due.row.position()), full: rows.len() >= read.limit, cost };
         if let Some(due) = rows.last() {
@@ -140,7 +140,7 @@ impl Dispatch {
                     version: row.version,
                     lane: row.lane,
                     position: row.position(),
-                    created_at_us: row.created_at_us,
+                    row_made: row.row_made,
                     attempts: row.attempts,
                     draft,
                 };
@@ -200,14 +200,11 @@ impl Dispatch {
         self.ask(async move { Some(Event::Templates(store.templates().await)) });
     }
 
-    pub(super) fn templates_came(
-        &mut self,
-        rows: Result<Vec<(String, String, String)>, StoreError>,
-        now: Moment,
-    ) {
+    pub(super) fn templates_came(&mut self, rows: Result<Vec<TemplateRow>, StoreError>, now: Moment) {
         self.reading_templates = false;
         match rows {
             Ok(rows) => {
+                self.database_works(queue::TEMPLATES);
                 self.composer = Composer::new(self.config.text.clone(), Templates::new(rows));
                 let still = self.templates == TemplateState::Loading;
                 let covered = self.clockwork.doubtful_covered.min(self.doubtful.len());

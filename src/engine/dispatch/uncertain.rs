@@ -25,10 +25,10 @@ impl Dispatch {
         }
         term.uncertain = uncertain;
         self.clockwork.releases = upkeep::RELEASES;
-        self.clockwork.sweep_now();
+        self.clockwork.look_at_uncertain_now();
     }
 
-    pub(super) fn sweep_uncertain(&mut self) {
+    pub(super) fn look_at_uncertain(&mut self) {
         let Some(term) = &self.term else { return };
         let (epoch, uncertain) = (term.epoch, term.uncertain.is_some());
         let release = self.clockwork.releases > 0;

@@ -5,19 +5,23 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use crate::clock::Moment;
-use crate::config::OnUnknown;
+use crate::config::{OnUnknown, Wake};
 use crate::engine::Event;
+use crate::engine::complaints::Complaints;
 use crate::engine::dispatch::{Dispatch, TemplateState};
 use crate::engine::wake::{self, WakeAction};
 use crate::store::StoreError;
-use crate::store::control::Orders;
+use crate::store::control::{self, Doorbell, Orders};
 use crate::store::listen::Heard;
+use crate::store::queue;
 
 /// While everything is held, or somebody asked for something.
 const ORDERS_PAUSE: Duration = Duration::from_secs(1);
 const SWEEP_PAUSE: Duration = Duration::from_secs(5);
+/// Between two looks at what a failover made uncertain.
+const UNCERTAIN_PAUSE: Duration = Duration::from_secs(2);
 /// For a minute: a row may be set aside by a record that was late.
-pub(super) const RELEASES: u32 = 12;
+pub(super) const RELEASES: u32 = 30;
 /// Between two questions for the next scheduled row while other rows are being sent or wait for their gateway's pace.
 const DUE_PAUSE: Duration = Duration::from_millis(100);
 /// Rows that expired while their gateway did not send are ended this long after the longest request could last.
@@ -35,12 +39,12 @@ pub(super) struct Clockwork {
     orders_at: Option<Moment>,
     asking_orders: bool,
     sweep_at: Moment,
-    /// So many sweeps still let go what was set aside after a failover and is not uncertain any more.
+    uncertain_at: Moment,
+    /// So many looks still let go what was set aside after a failover and is not uncertain any more.
     pub(super) releases: u32,
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
-    /// What the log last said is wrong with the database.
-    pub(super) database_fault: Option<(Option<&'static str>, String)>,
+    pub(super) complaints: Complaints,
 }
 
 impl Clockwork {
@@ -53,14 +57,21 @@ impl Clockwork {
             orders_at: Some(now),
             asking_orders: false,
             sweep_at: now + SWEEP_PAUSE,
+            uncertain_at: now + UNCERTAIN_PAUSE,
             releases: RELEASES,
             doubtful_covered: 0,
-            database_fault: None,
+            complaints: Complaints::default(),
         }
     }
 
+    /// A new term. What the log has complained of is not over with that.
+    pub(super) fn start_over(&mut self, now: Moment) {
+        *self = Clockwork { complaints: std::mem::take(&mut self.complaints), ..Clockwork::new(now) };
+    }
+
     pub(super) fn next_at(&self) -> Option<Moment> {
-        [self.due_at, self.orders_at(), Some(self.sweep_at)].into_iter().flatten().min()
+        let looks = self.sweep_at.min(self.uncertain_at);
+        [self.due_at, self.orders_at(), Some(looks)].into_iter().flatten().min()
     }
 
     /// When to ask next what a person wants, unless that is being asked already.
@@ -77,8 +88,8 @@ impl Clockwork {
         self.due_unknown = true;
     }
 
-    pub(super) fn sweep_now(&mut self) {
-        self.sweep_at = Moment::ZERO;
+    pub(super) fn look_at_uncertain_now(&mut self) {
+        self.uncertain_at = Moment::ZERO;
     }
 
     pub(super) fn ask_orders_now(&mut self) {
@@ -98,6 +109,7 @@ impl Dispatch {
                     if self.templates == TemplateState::Loaded {
                         self.templates = TemplateState::Stale;
                     }
+                    self.ask_doorbell();
                 }
                 WakeAction::RegisterAwake(believed) => {
                     let store = self.store.clone();
@@ -133,7 +145,10 @@ impl Dispatch {
         if self.clockwork.sweep_at <= now {
             self.clockwork.sweep_at = now + SWEEP_PAUSE;
             self.sweep();
-            self.sweep_uncertain();
+        }
+        if self.clockwork.uncertain_at <= now {
+            self.clockwork.uncertain_at = now + UNCERTAIN_PAUSE;
+            self.look_at_uncertain();
         }
         self.ask_orders(now);
     }
@@ -141,10 +156,59 @@ impl Dispatch {
     pub(super) fn next_due_came(&mut self, due: Result<Option<Duration>, StoreError>, now: Moment) {
         self.clockwork.asking_due = false;
         match due {
-            Ok(due) => self.clockwork.due_at = due.map(|pause| now + pause),
+            Ok(due) => {
+                self.database_works(queue::NEXT_DUE);
+                self.clockwork.due_at = due.map(|pause| now + pause);
+            }
             Err(error) => {
                 self.clockwork.due_unknown = true;
                 self.database_failed(&error, now);
+            }
+        }
+    }
+
+    fn ask_doorbell(&mut self) {
+        let store = self.store.clone();
+        self.ask(async move { Some(Event::Doorbell(store.doorbell().await)) });
+    }
+
+    /// A site may drop its triggers, or disable them for a big load, while we sleep and believe in them.
+    pub(super) fn doorbell_came(&mut self, found: Result<Doorbell, StoreError>, now: Moment) {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                debug!(%error, "could not look at the doorbell");
+                return;
+            }
+        };
+        let wake = self.config.queue.wake;
+        let unusable = if !found.rings {
+            Some("its triggers are missing or disabled")
+        } else if found.prepared_transactions && wake == Wake::Auto {
+            Some("prepared transactions are allowed here")
+        } else {
+            None
+        };
+        if self.wakefulness.set_doorbell(self.listening && unusable.is_none(), now) {
+            match unusable {
+                Some(why) => warn!(why, "not using the doorbell; looking at the table at intervals instead"),
+                None => info!("the doorbell can be used again"),
+            }
+        }
+        let silent = (!found.rings && wake != Wake::Poll).then(|| {
+            let poll = humantime::format_duration(self.config.queue.poll_interval);
+            format!("its triggers on sms.outbox are missing or disabled: messages wait up to {poll}; see outboxd check")
+        });
+        let _news = self.alarm(|alarms| &mut alarms.doorbell, silent);
+        let hidden = (!found.sees_rows).then(|| {
+            "row-level security of sms.outbox has no policy for the daemon: it sees no message, and sends none; see outboxd \
+             check"
+                .to_owned()
+        });
+        if self.alarm(|alarms| &mut alarms.hidden, hidden.clone()) {
+            match hidden {
+                Some(reason) => warn!(reason, "the messages are out of sight"),
+                None => info!("the messages are in sight again"),
             }
         }
     }
@@ -185,10 +249,12 @@ impl Dispatch {
                 return;
             }
         };
+        self.database_works(control::CONTROL);
         let Some(term) = &mut self.term else { return };
         if !orders.leads {
-            // The lock session will say so as well; until then nothing we tried would be taken.
-            warn!(epoch = term.epoch, "another daemon has begun a new epoch");
+            // Nothing that we tried would be taken. `lead` begins anew, if the lock is still ours.
+            warn!(epoch = term.epoch, "another epoch has begun");
+            self.lease.supersede(term.epoch);
             self.end_term();
             return;
         }
@@ -214,6 +280,9 @@ impl Dispatch {
             (true, true) | (false, false) => {}
         }
         self.uncertain_is(orders.uncertain);
+        for (name, reason) in orders.stopped {
+            self.stop_gateway(&name, &reason);
+        }
         for name in orders.resumed {
             self.resume_gateway(&name);
         }
@@ -236,8 +305,17 @@ impl Dispatch {
                 }
             })
             .collect();
+        let overdue_after =
+            self.config.callbacks.as_ref().and_then(|callbacks| callbacks.receipt_overdue_after);
         let store = self.store.clone();
         self.ask(async move {
+            if let Some(age) = overdue_after {
+                match store.mark_overdue(age).await {
+                    Ok(0) => {}
+                    Ok(messages) => info!(messages, "were accepted, and their receipts are overdue"),
+                    Err(error) => debug!(%error, "could not look for overdue receipts"),
+                }
+            }
             match store.expire(margin, &known).await {
                 Ok(expired) if !expired.is_empty() => {
                     info!(messages = expired.len(), "expired while their gateway did not send");

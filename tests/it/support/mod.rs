@@ -3,10 +3,12 @@
 
 #![allow(dead_code, reason = "a suite takes what it needs")]
 
+pub(crate) mod application;
 pub(crate) mod books;
 pub(crate) mod cli;
 pub(crate) mod cluster;
 pub(crate) mod daemon;
+pub(crate) mod figures;
 pub(crate) mod pair;
 pub(crate) mod postgres;
 pub(crate) mod sim;

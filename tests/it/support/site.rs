@@ -9,11 +9,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
+use super::books::Committed;
 use super::cluster::Cluster;
 use super::daemon::Daemon;
 use super::eventually;
 use super::postgres::{TestDb, in_full};
 use super::sim::SimProcess;
+use super::wire::Wire;
 
 /// Above what anything here takes on a slow, busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -28,6 +30,8 @@ pub(crate) struct Site {
     pub(crate) sql: Client,
     /// What the configurations of its daemons say: through the socket, as a role that may do what a daemon may.
     pub(crate) daemon_url: String,
+    /// Lines of TOML for their table `database`, beside the URL.
+    pub(crate) daemon_database: String,
     callback_port: u16,
 }
 
@@ -82,7 +86,12 @@ impl Site {
         sim.settings(&json!({"callbacks": {"retries": 200, "retry_ms": 50}})).await;
         let sql = db.client().await;
         let daemon_url = db.daemon_url().await;
-        Site { db, sim, sql, daemon_url, callback_port }
+        Site { db, sim, sql, daemon_url, daemon_database: String::new(), callback_port }
+    }
+
+    /// Daemons that are started from now on reach the database through the proxy.
+    pub(crate) fn route_through(&mut self, wire: &Wire) {
+        self.daemon_url = wire.url(&self.db.role("daemon"), self.db.name());
     }
 
     /// The configuration of a daemon whose gateway `main` speaks InteractSMS v2.
@@ -99,10 +108,10 @@ impl Site {
     /// The same with another table for the gateway `main`; `lines.gateway` is not looked at.
     pub(crate) fn config_with(&self, main: &str, lines: Lines<'_>) -> String {
         let mut text = format!(
-            "[database]\nurl = \"{}\"\n\n[queue]\n{}\n\n[text]\ndefault_country = \"353\"\n\
+            "[database]\nurl = \"{}\"\n{}\n\n[queue]\n{}\n\n[text]\ndefault_country = \"353\"\n\
              default_sender = \"Demo\"\n\n[gateway.main]\n{main}\n\n[routing]\ndefault = \"main\"\n\n\
              [log]\nfilter = \"outboxd=debug\"\n\n{}\n",
-            self.daemon_url, lines.queue, lines.more
+            self.daemon_url, self.daemon_database, lines.queue, lines.more
         );
         if lines.receipts {
             let _ = write!(
@@ -150,6 +159,14 @@ impl Site {
                    RETURNING id) SELECT min(id), max(id) FROM new";
         let row = self.sql.query_one(sql, &[&count, &lane]).await.unwrap();
         (row.get(0), row.get(1))
+    }
+
+    /// Queues `count` rows in one transaction, their texts `name 1`, `name 2` and so on.
+    pub(crate) async fn queue_texts(&self, committed: &mut Committed, name: &str, count: i32) {
+        let sql = "INSERT INTO sms.outbox (recipient, body) \
+                   SELECT '+35387' || lpad(n::text, 7, '0'), $2 || ' ' || n FROM generate_series(1, $1::integer) AS n";
+        self.sql.execute(sql, &[&count, &name]).await.unwrap();
+        committed.add_all((1..=count).map(|n| format!("{name} {n}")));
     }
 
     pub(crate) async fn row(&self, id: i64) -> OutboxRow {
@@ -352,6 +369,11 @@ pub(crate) struct Counts(BTreeMap<String, i64>);
 impl Counts {
     pub(crate) fn of(&self, status: &str) -> i64 {
         self.0.get(status).copied().unwrap_or(0)
+    }
+
+    /// Rows that the gateway has accepted.
+    pub(crate) fn sent(&self) -> u64 {
+        u64::try_from(self.of("accepted") + self.of("delivered") + self.of("undelivered")).unwrap()
     }
 
     /// Rows that are nowhere else than in these.

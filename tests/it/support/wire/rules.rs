@@ -97,9 +97,13 @@ impl Calls {
         Calls { kind: Some(kind), ..Calls::any() }
     }
 
+    pub(crate) fn named(kind: Kind, name: &str) -> Calls {
+        Calls { name: Some(name.to_owned()), ..Calls::of(kind) }
+    }
+
     /// Runs of this statement.
     pub(crate) fn running(name: &str) -> Calls {
-        Calls { name: Some(name.to_owned()), ..Calls::of(Kind::Run) }
+        Calls::named(Kind::Run, name)
     }
 
     /// Of those, the n-th from now on; the first is 1.

@@ -1,0 +1,289 @@
+-- outboxd: migration 0005
+--
+-- Why: what people write back, and who wants no more messages. Applications read both with SQL, as they read the outbox.
+-- Locks: new objects; sms.template and outboxd.gateway for a moment, to add columns that are filled without rewriting.
+
+CREATE TABLE sms.inbox (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    received_at  timestamptz NOT NULL DEFAULT now(),
+    app          text,
+    sender       text NOT NULL,
+    recipient    text NOT NULL,
+    body         text NOT NULL,
+    keyword      text,
+    network      text,
+    answers      bigint,
+    gateway      text,
+    gateway_ref  text,
+    gateway_time timestamptz,
+    effect       text CONSTRAINT inbox_effect_known CHECK (effect IN ('opt_out', 'opt_in')),
+    handled_at   timestamptz,
+    fingerprint  uuid
+);
+
+-- What the gateway repeats is recognised by this. NULL, where nothing tells a repetition, may stand in many rows.
+CREATE UNIQUE INDEX inbox_fingerprint ON sms.inbox (fingerprint);
+CREATE INDEX inbox_unhandled ON sms.inbox (app, id) WHERE handled_at IS NULL;
+CREATE INDEX inbox_answers ON sms.inbox (answers) WHERE answers IS NOT NULL;
+
+COMMENT ON TABLE sms.inbox IS 'One row for each message from a handset. LISTEN sms_inbox: the payload is the id of a new row.';
+COMMENT ON COLUMN sms.inbox.id IS 'Number of the row.';
+COMMENT ON COLUMN sms.inbox.received_at IS 'When outboxd took it.';
+COMMENT ON COLUMN sms.inbox.app IS 'Database user whose message it answers, or to whom the configuration gives it. Applications see only their own rows; NULL: seen by outboxd_operator alone.';
+COMMENT ON COLUMN sms.inbox.sender IS 'Who wrote: international digits, for example 353871234567; as the gateway gave it where it is no such number.';
+COMMENT ON COLUMN sms.inbox.recipient IS 'The number that it was sent to, for example a short code.';
+COMMENT ON COLUMN sms.inbox.body IS 'The text.';
+COMMENT ON COLUMN sms.inbox.keyword IS 'Its first word, in capitals.';
+COMMENT ON COLUMN sms.inbox.network IS 'Network of the sender as country/network, for example 272/1, if the gateway says it.';
+COMMENT ON COLUMN sms.inbox.answers IS 'sms.outbox.id of the message that it answers, if the gateway could tell.';
+COMMENT ON COLUMN sms.inbox.gateway IS 'Gateway that the answered message went to.';
+COMMENT ON COLUMN sms.inbox.gateway_ref IS 'The NotifyId that came with it.';
+COMMENT ON COLUMN sms.inbox.gateway_time IS 'When the gateway got it, by the gateway''s clock, read as UTC.';
+COMMENT ON COLUMN sms.inbox.effect IS 'opt_out: the sender gets no more messages, see sms.opt_out. opt_in: gets them again.';
+COMMENT ON COLUMN sms.inbox.handled_at IS 'For the application: set it when the row is dealt with.';
+COMMENT ON COLUMN sms.inbox.fingerprint IS 'Made from what came, so that a repetition is recognised.';
+
+CREATE TABLE sms.opt_out (
+    msisdn   text COLLATE "C" NOT NULL CONSTRAINT opt_out_is_a_number CHECK (msisdn ~ '^[1-9][0-9]{6,14}$'),
+    app      text NOT NULL DEFAULT '',
+    since    timestamptz NOT NULL DEFAULT now(),
+    ended_at timestamptz,
+    source   text NOT NULL
+        CONSTRAINT opt_out_source_known CHECK (source IN ('reply', 'application', 'operator', 'import')),
+    keyword  text,
+    reason   text,
+    PRIMARY KEY (msisdn, app)
+);
+
+COMMENT ON TABLE sms.opt_out IS 'Who wants no messages. Each wave is compared with it at the last moment. Written by replies (STOP), sms.opt_out(), sms.opt_in() and outboxd opt-out.';
+COMMENT ON COLUMN sms.opt_out.msisdn IS 'International digits, for example 353871234567.';
+COMMENT ON COLUMN sms.opt_out.app IS 'Whose messages are not wanted; empty: nobody''s.';
+COMMENT ON COLUMN sms.opt_out.since IS 'Since when.';
+COMMENT ON COLUMN sms.opt_out.ended_at IS 'Opted in again at this time. NULL: the opt-out stands.';
+COMMENT ON COLUMN sms.opt_out.source IS 'Where the last change came from: reply, application, operator, import.';
+COMMENT ON COLUMN sms.opt_out.keyword IS 'What the person wrote, if it was a reply.';
+COMMENT ON COLUMN sms.opt_out.reason IS 'Remark of whoever entered it.';
+
+ALTER TABLE sms.template ADD COLUMN transactional boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN sms.template.transactional IS 'True: also sent to people who opted out, for example a code that they have just asked for.';
+
+ALTER TABLE outboxd.gateway ADD COLUMN stop_requested text;
+COMMENT ON COLUMN outboxd.gateway.stop_requested IS 'Why the leading daemon is to stop it: a processing result said so. The daemon clears it.';
+
+-- Which messages are without a receipt for too long. No index holds what is accepted, or a receipt could not be written
+-- in place; but rows are sent in about the order in which they stand, so a summary of each block's times will do. Neither
+-- of these two changes when a message that is not marked gets its receipt.
+CREATE INDEX outbox_sent ON sms.outbox USING brin (sent_at) WITH (pages_per_range = 32, autosummarize = on);
+CREATE INDEX outbox_overdue ON sms.outbox (id) WHERE error_code = 'receipt_overdue';
+
+CREATE TABLE outboxd.receipt_watch (
+    one          boolean PRIMARY KEY DEFAULT true CONSTRAINT receipt_watch_is_one_row CHECK (one),
+    looked_until timestamptz NOT NULL DEFAULT '-infinity'
+);
+INSERT INTO outboxd.receipt_watch DEFAULT VALUES;
+
+COMMENT ON TABLE outboxd.receipt_watch IS 'One row: up to which time of sending it was looked whether receipts have come.';
+COMMENT ON COLUMN outboxd.receipt_watch.one IS 'Always true: keeps the table to one row.';
+COMMENT ON COLUMN outboxd.receipt_watch.looked_until IS 'Messages that were sent after this are looked at next.';
+
+-- An hour of sending in a step, until enough was found for one transaction; none that is more than a week overdue.
+CREATE FUNCTION outboxd.mark_overdue(age double precision) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    SET enable_bitmapscan = on SET enable_indexscan = off SET enable_seqscan = off
+AS $$
+DECLARE
+    due timestamptz := now() - make_interval(secs => age);
+    since timestamptz := greatest(
+        (SELECT w.looked_until FROM outboxd.receipt_watch AS w FOR UPDATE), due - interval '7 days');
+    step_end timestamptz;
+    found_now bigint;
+    marked bigint := 0;
+BEGIN
+    WHILE since < due AND marked < 10000 LOOP
+        step_end := least(due, since + interval '1 hour');
+        UPDATE sms.outbox AS o
+        SET error_code = 'receipt_overdue',
+            error = 'the gateway took it, and no receipt has come; it may have been delivered'
+        WHERE o.sent_at > since AND o.sent_at <= step_end AND o.status = 'accepted' AND o.error_code IS NULL;
+        GET DIAGNOSTICS found_now = ROW_COUNT;
+        marked := marked + found_now;
+        since := step_end;
+    END LOOP;
+    UPDATE outboxd.receipt_watch SET looked_until = greatest(looked_until, since);
+    RETURN marked;
+END
+$$;
+
+COMMENT ON FUNCTION outboxd.mark_overdue(double precision) IS 'Says in the rows that were accepted so many seconds ago that their receipts are overdue. Returns how many.';
+
+-- How national numbers are read, so that SQL reads them as the daemon does.
+CREATE TABLE outboxd.number_plan (
+    one     boolean PRIMARY KEY DEFAULT true CONSTRAINT number_plan_is_one_row CHECK (one),
+    country text,
+    trunk   text NOT NULL DEFAULT ''
+);
+INSERT INTO outboxd.number_plan DEFAULT VALUES;
+
+COMMENT ON TABLE outboxd.number_plan IS 'One row: text.default_country and text.trunk_prefix of the daemon that started last.';
+COMMENT ON COLUMN outboxd.number_plan.one IS 'Always true: keeps the table to one row.';
+COMMENT ON COLUMN outboxd.number_plan.country IS 'Digits put before a national number.';
+COMMENT ON COLUMN outboxd.number_plan.trunk IS 'Digits that open a national number and fall away.';
+
+-- Stricter than the daemon where that keeps it short: what it takes, the daemon reads alike.
+CREATE FUNCTION outboxd.msisdn(written text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    plan outboxd.number_plan%ROWTYPE;
+    digits text := regexp_replace(written, '[ ()-]', '', 'g');
+BEGIN
+    SELECT p.* INTO plan FROM outboxd.number_plan AS p;
+    IF digits ~ '^[+][0-9]+$' THEN
+        digits := substr(digits, 2);
+    ELSIF digits ~ '^00[0-9]+$' THEN
+        digits := substr(digits, 3);
+    ELSIF plan.country IS NOT NULL AND plan.trunk <> '' AND starts_with(digits, plan.trunk) THEN
+        digits := plan.country || nullif(substr(digits, length(plan.trunk) + 1), '');
+        -- One leading zero too many.
+        IF starts_with(digits, plan.country || '0') THEN
+            digits := NULL;
+        END IF;
+    ELSIF plan.country IS NOT NULL AND NOT starts_with(digits, plan.country) AND length(digits) < 11 THEN
+        -- A national number that lost its zero would be somebody's number elsewhere.
+        digits := NULL;
+    END IF;
+    -- +353 (0)87 … and +353 087 …: only the daemon knows all the ways in which people write that.
+    IF coalesce(digits, '') !~ '^[1-9][0-9]{6,14}$' OR written ~ '[(] *0 *[)]'
+        OR (starts_with(plan.trunk, '0') AND starts_with(digits, plan.country || plan.trunk)) THEN
+        RAISE EXCEPTION 'this is not a phone number that can be read in one way only'
+            USING HINT = 'Write it with + and its country code.', ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN digits;
+END
+$$;
+
+COMMENT ON FUNCTION outboxd.msisdn(text) IS 'International digits of a number as people write it; an error if it could be read in two ways.';
+
+-- Empty for operators and the daemon, whose opt-outs hold for all applications.
+CREATE FUNCTION outboxd.opt_out_scope() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN pg_has_role(session_user, 'outboxd_operator', 'member')
+            OR pg_has_role(session_user, 'outboxd_daemon', 'member') THEN ''
+        ELSE session_user::text
+    END
+$$;
+
+COMMENT ON FUNCTION outboxd.opt_out_scope() IS 'Whose messages an opt-out by the connected role is about: its own, or (empty) everybody''s.';
+
+CREATE FUNCTION sms.opt_out(number text, reason text DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    digits text := outboxd.msisdn(number);
+    scope text := outboxd.opt_out_scope();
+BEGIN
+    INSERT INTO sms.opt_out AS x (msisdn, app, since, source, reason)
+    VALUES (digits, scope, clock_timestamp(), CASE scope WHEN '' THEN 'operator' ELSE 'application' END, opt_out.reason)
+    ON CONFLICT (msisdn, app) DO UPDATE
+    SET since = excluded.since, ended_at = NULL, source = excluded.source, keyword = NULL, reason = excluded.reason
+    WHERE x.ended_at IS NOT NULL;
+    RETURN digits;
+END
+$$;
+
+COMMENT ON FUNCTION sms.opt_out(text, text) IS 'This number gets no more messages: of the calling application, or, called by an operator, of any. Returns it as international digits.';
+
+CREATE FUNCTION sms.is_opted_out(number text) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM sms.opt_out AS x
+        WHERE x.msisdn = outboxd.msisdn(number)
+            AND x.app IN ('', session_user::text)
+            AND x.ended_at IS NULL
+    )
+$$;
+
+COMMENT ON FUNCTION sms.is_opted_out(text) IS 'Would a message of the calling application to this number be refused?';
+
+CREATE FUNCTION sms.opt_in(number text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    digits text := outboxd.msisdn(number);
+    scope text := outboxd.opt_out_scope();
+BEGIN
+    UPDATE sms.opt_out AS x
+    SET ended_at = clock_timestamp(), source = CASE scope WHEN '' THEN 'operator' ELSE 'application' END
+    WHERE x.msisdn = digits
+        -- An application does not overrule what the person wrote, nor another application.
+        AND (x.app = scope OR scope = '')
+        AND x.ended_at IS NULL;
+    RETURN NOT EXISTS (
+        SELECT FROM sms.opt_out AS x
+        WHERE x.msisdn = digits AND x.app IN ('', session_user::text) AND x.ended_at IS NULL
+    );
+END
+$$;
+
+COMMENT ON FUNCTION sms.opt_in(text) IS 'Ends the opt-out that sms.opt_out() of the same caller began; called by an operator, every one. False: the person still gets no messages, because of an opt-out of their own.';
+
+CREATE FUNCTION outboxd.was_told(status text, shown_ref text, attempt_ref text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT status IN ('delivered', 'undelivered') OR (shown_ref = attempt_ref AND status IN ('accepted', 'failed'))
+$$;
+
+COMMENT ON FUNCTION outboxd.was_told(text, text, text) IS 'A callback was quicker than the recording of the answer: what it said stands.';
+
+ALTER TABLE sms.inbox ENABLE ROW LEVEL SECURITY;
+ALTER TABLE sms.opt_out ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY inbox_own_read ON sms.inbox FOR SELECT TO outboxd_app USING (app = session_user);
+CREATE POLICY inbox_own_handle ON sms.inbox FOR UPDATE TO outboxd_app USING (app = session_user) WITH CHECK (app = session_user);
+CREATE POLICY inbox_daemon ON sms.inbox TO outboxd_daemon USING (true) WITH CHECK (true);
+CREATE POLICY inbox_operator ON sms.inbox TO outboxd_operator USING (true) WITH CHECK (true);
+CREATE POLICY opt_out_own_read ON sms.opt_out FOR SELECT TO outboxd_app USING (app = session_user);
+CREATE POLICY opt_out_daemon ON sms.opt_out TO outboxd_daemon USING (true) WITH CHECK (true);
+CREATE POLICY opt_out_operator ON sms.opt_out FOR SELECT TO outboxd_operator USING (true);
+
+GRANT SELECT, UPDATE (handled_at) ON sms.inbox TO outboxd_app;
+GRANT SELECT, INSERT ON sms.inbox TO outboxd_daemon;
+GRANT SELECT, UPDATE (app, handled_at) ON sms.inbox TO outboxd_operator;
+GRANT SELECT ON sms.opt_out TO outboxd_app, outboxd_operator;
+GRANT SELECT, INSERT, UPDATE ON sms.opt_out TO outboxd_daemon;
+GRANT SELECT, UPDATE ON outboxd.number_plan, outboxd.receipt_watch TO outboxd_daemon;
+REVOKE ALL ON FUNCTION sms.opt_out(text, text), sms.opt_in(text), sms.is_opted_out(text),
+    outboxd.msisdn(text), outboxd.opt_out_scope(), outboxd.mark_overdue(double precision) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION sms.opt_out(text, text), sms.opt_in(text), sms.is_opted_out(text)
+    TO outboxd_app, outboxd_operator, outboxd_daemon;
+GRANT EXECUTE ON FUNCTION outboxd.mark_overdue(double precision) TO outboxd_daemon;
+
+-- As in 0004, with one more column.
+CREATE OR REPLACE VIEW sms.health AS
+SELECT
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.queued AND o.send_after <= now()) AS due,
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.queued AND o.send_after > now()) AS scheduled,
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.held) AS held,
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.unresolved) AS unknown,
+    greatest(extract(epoch FROM now())::double precision - extract(epoch FROM least(
+        (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'urgent' ORDER BY o.send_after LIMIT 1),
+        (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'normal' ORDER BY o.send_after LIMIT 1),
+        (SELECT o.send_after FROM sms.outbox AS o WHERE o.queued AND o.lane = 'bulk' ORDER BY o.send_after LIMIT 1)
+    ))::double precision, 0) AS oldest_due_seconds,
+    l.held AS all_held,
+    l.held_reason,
+    l.epoch,
+    d.host AS leader_host,
+    d.version AS leader_version,
+    extract(epoch FROM now() - d.seen_at)::double precision AS leader_seen_seconds_ago,
+    (SELECT count(*) FROM outboxd.alarm AS a WHERE a.cleared_at IS NULL) AS open_alarms,
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.error_code = 'receipt_overdue') AS receipts_overdue,
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.held AND o.error_code = 'failover_uncertain') AS uncertain
+FROM outboxd.leader AS l
+LEFT JOIN outboxd.daemon AS d ON d.instance = l.daemon;
+
+COMMENT ON COLUMN sms.health.uncertain IS 'Of those held: messages that may have been sent before the database failed over.';
+COMMENT ON COLUMN sms.health.receipts_overdue IS 'Accepted messages whose receipt has not come in time.';
