@@ -52,8 +52,8 @@ pub(super) fn pool(database: &Database, expected: &Expected) -> Result<Pool, Sto
     );
     let expected = expected.clone();
     let still_good = Hook::sync_fn(move |_, metrics| {
-        let good = expected.since().is_none_or(|since| metrics.created > since);
-        if good { Ok(()) } else { Err(HookError::message("it may lead to another server")) }
+        let outdated = expected.is_outdated(metrics.age());
+        if outdated { Err(HookError::message("it may lead to another server")) } else { Ok(()) }
     });
     Pool::builder(manager)
         .max_size(database.pool_size)

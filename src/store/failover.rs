@@ -3,11 +3,11 @@
 //! PostgreSQL begins another *timeline* whenever a replica is promoted or a backup is recovered. The leader row and each
 //! daemon's own row say which one they were written on, and so everybody finds out that something happened.
 
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use crate::message::{AttemptNo, CreatedAt, MessageId, NotifyRef, OutboxRow, Status};
 use crate::store::control::{Identity, Role};
 use crate::store::queue::Timestamp;
@@ -23,7 +23,7 @@ pub struct Cluster {
 
 /// The timeline that statements are meant for, if that is known: shared by all who use a [`Store`].
 #[derive(Debug, Clone, Default)]
-pub(super) struct Expected(Arc<(AtomicI32, Mutex<Option<Instant>>)>);
+pub(super) struct Expected(Arc<(AtomicI32, AtomicU64)>);
 
 impl Expected {
     pub(super) fn get(&self) -> Option<i32> {
@@ -31,13 +31,14 @@ impl Expected {
         Some(self.0.0.load(Ordering::Acquire)).filter(|timeline| *timeline > 0)
     }
 
-    /// Connections that were made before may lead to another server.
-    pub(super) fn since(&self) -> Option<Instant> {
-        *self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A connection that is as old as this was made before we started over, and may lead to another server.
+    pub(super) fn is_outdated(&self, age: Duration) -> bool {
+        let since = self.0.1.load(Ordering::Acquire);
+        since != 0 && age >= clock::now().since(Moment::from_nanos(since))
     }
 
     pub(super) fn start_over(&self) {
-        *self.0.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.0.1.store(clock::now().as_nanos(), Ordering::Release);
     }
 }
 

@@ -33,7 +33,7 @@ async fn set_aside(site: &Site) -> i64 {
 
 /// The primary dies in the middle of a drain, with whatever had not been shipped.
 async fn fail_over(pair: &mut Pair, site: &mut Site) {
-    pair.primary.stop(Stop::Immediate).await;
+    pair.primary.stop(Stop::Kill).await;
     site.sim_reaches("idle=1").await;
     let sent = site.sim_count("accepted").await;
     let promoted = pair.promote(site).await;

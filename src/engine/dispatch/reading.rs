@@ -19,8 +19,6 @@ use crate::text::code;
 const HELD_STALE: &str = "held_stale";
 /// It was queued before a failover, and nobody could tell what was sent in what that lost.
 const FAILOVER_UNCERTAIN: &str = "failover_uncertain";
-const FAILOVER_UNCERTAIN_REASON: &str = "it was queued when the database failed over, and may have been sent in what that lost; find out, then sms.cancel(id) \
-     gives it up and sms.retry(id, force => true) sends it, perhaps twice";
 
 impl Dispatch {
     /// Starts whatever is to be read.
@@ -109,7 +107,8 @@ impl Dispatch {
                 Status::Queued,
                 true,
                 FAILOVER_UNCERTAIN,
-                FAILOVER_UNCERTAIN_REASON,
+                "it was queued when the database failed over, and may have been sent in what that lost; find out, then \
+                 sms.cancel(id) gives it up and sms.retry(id, force => true) sends it, perhaps twice",
             );
         } else if self.is_stale(&due) {
             let hours = due.due_for.as_secs() / 3600;

@@ -87,7 +87,7 @@ impl Pair {
 
     /// The primary dies at once, and the replica takes its place.
     pub(crate) async fn fail_over(&mut self, site: &mut Site) {
-        self.primary.stop(Stop::Immediate).await;
+        self.primary.stop(Stop::Kill).await;
         self.promote(site).await;
     }
 
