@@ -5,6 +5,7 @@
 
 mod database;
 mod outside;
+mod ways;
 
 use std::path::Path;
 use std::process::ExitCode;

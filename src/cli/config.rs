@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::args::ConfigCommand;
-use crate::config::{self, AddressRange, AfterFailover, Config, Dialect, Gateway, OnUnknown, Tls, Wake};
+use crate::config::{
+    self, AddressRange, AfterFailover, Config, Database, Dialect, Gateway, OnUnknown, Pooler, Tls, Wake,
+};
 
 pub fn run(command: ConfigCommand, path: &Path) -> anyhow::Result<ExitCode> {
     let text = match command {
@@ -77,15 +79,18 @@ fn show(config: &Config) -> String {
     page.section("database");
     let database = &config.database;
     page.text("url", &database.shown);
-    let tls = match database.tls {
-        Tls::Disable => "disable",
-        Tls::Prefer => "prefer",
-        Tls::Require => "require",
-        Tls::VerifyCa => "verify-ca",
-        Tls::VerifyFull => "verify-full",
-    };
-    page.remark("sslmode", tls);
-    page.remark("password", if database.connect.get_password().is_some() { "set" } else { "not set" });
+    show_login(&mut page, database);
+    page.text(
+        "pooler",
+        match database.pooler {
+            Pooler::None => "none",
+            Pooler::Transaction => "transaction",
+        },
+    );
+    page.optional("direct_url", database.direct.as_ref().map(|direct| direct.shown.as_str()));
+    if let Some(direct) = &database.direct {
+        show_login(&mut page, direct);
+    }
     page.number("pool_size", database.pool_size);
     page.duration("timeout", database.timeout);
 
@@ -126,6 +131,19 @@ fn show(config: &Config) -> String {
     }
     show_rest(&mut page, config);
     page.0
+}
+
+/// What a connection string says beside the address.
+fn show_login(page: &mut Page, database: &Database) {
+    let tls = match database.tls {
+        Tls::Disable => "disable",
+        Tls::Prefer => "prefer",
+        Tls::Require => "require",
+        Tls::VerifyCa => "verify-ca",
+        Tls::VerifyFull => "verify-full",
+    };
+    page.remark("sslmode", tls);
+    page.remark("password", if database.connect.get_password().is_some() { "set" } else { "not set" });
 }
 
 fn show_gateway(page: &mut Page, gateway: &Gateway) {

@@ -35,6 +35,9 @@ impl<'a> Db<'a> {
     pub(super) async fn explain(&self, error: StoreError) -> anyhow::Error {
         let failure = match &error {
             StoreError::Unavailable(_) => return unreachable(self.database, error),
+            StoreError::WrongWay { what, advice } => {
+                return Failure::new(Code::Config, what.clone()).hint(*advice).into();
+            }
             StoreError::InDoubt { .. } => Failure::new(Code::Temporary, "the database's answer was lost")
                 .hint("it may have been done all the same: look with `outboxd status` before trying again"),
             StoreError::Locked { .. } => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
-use super::{Database, Tls};
+use super::{Database, Pooler, Tls};
 
 pub(super) const DEFAULT_POOL_SIZE: usize = 6;
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,6 +82,8 @@ pub fn connection(text: &str) -> Result<Database, ConnectionFault> {
         timeout: DEFAULT_TIMEOUT,
         tls,
         root_cert: extras.root_cert,
+        pooler: Pooler::None,
+        direct: None,
     })
 }
 

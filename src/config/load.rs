@@ -9,17 +9,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::message::Lane;
 
-use super::connection::{self, DEFAULT_POOL_SIZE, DEFAULT_TIMEOUT};
 use super::diagnostic::{ConfigError, Diagnostic};
 use super::document::{Document, nearest};
-use super::raw::{
-    At, RawConfig, RawDatabase, RawInbox, RawLog, RawOptOut, RawQueue, RawRouteRule, RawRouting, RawText,
-};
+use super::raw::{At, RawConfig, RawInbox, RawLog, RawOptOut, RawQueue, RawRouteRule, RawRouting, RawText};
 use super::reader::{Reader, Reported};
-use super::secret::{SecretKeys, Surroundings, io_reason};
+use super::secret::{Surroundings, io_reason};
 use super::{
-    AfterFailover, Config, Database, Gateway, Log, Queue, RouteRule, Routing, Text, Tls, Wake, callbacks,
-    gateway, inbound,
+    AfterFailover, Config, Database, Gateway, Log, Queue, RouteRule, Routing, Text, Wake, callbacks,
+    database, gateway, inbound,
 };
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -65,8 +62,11 @@ pub fn parse(text: &str, file_name: &str, surroundings: &Surroundings) -> Result
 
 fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> {
     // Each section is read before any of them ends the reading.
-    let database = database(reader, raw.database.as_ref());
+    let database = database::database(reader, raw.database.as_ref());
     let queue = queue(reader, raw.queue.as_ref().unwrap_or(&RawQueue::default()));
+    if let (Ok(database), Ok(queue)) = (&database, &queue) {
+        wake_comes_through(reader, raw, database, queue.wake);
+    }
     let text = text(reader, raw.text.as_ref().unwrap_or(&RawText::default()));
     let lease = queue.as_ref().map_or(SECS(5), |queue| queue.lease);
     let gateways = gateways(reader, raw, lease);
@@ -87,65 +87,6 @@ fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> 
         opt_out: opt_out?,
         log: log?,
     })
-}
-
-fn database(reader: &mut Reader<'_>, raw: Option<&RawDatabase>) -> Result<Database, Reported> {
-    let section: &[&str] = &["database"];
-    let Some(raw) = raw else {
-        return Err(reader.report(
-            Diagnostic::new(None, "the section [database] is missing")
-                .help("[database] with url = \"host=/var/run/postgresql dbname=outbox user=outboxd\""),
-        ));
-    };
-    let keys = SecretKeys {
-        name: "password",
-        inline: &raw.password,
-        file: &raw.password_file,
-        credential: &raw.password_credential,
-        env: &raw.password_env,
-    };
-    let password = reader.secret(section, keys);
-    let pool_size =
-        reader.whole("pool_size", &raw.pool_size, i64::try_from(DEFAULT_POOL_SIZE).unwrap_or(6), 2..=100);
-    let timeout = reader.duration("timeout", &raw.timeout, DEFAULT_TIMEOUT, MS(100)..=SECS(300));
-    let at = reader.required(
-        section,
-        "url",
-        &raw.url,
-        "url = \"host=/var/run/postgresql dbname=outbox user=outboxd\"",
-    )?;
-    let mut database = connection::connection(&at.value)
-        .map_err(|fault| reader.wrong(&at.span, "`url` cannot be used", fault.what, fault.hint))?;
-    let password = password?;
-    if database.connect.get_password().is_some() {
-        reader.inline_secret("password", at)?;
-        if password.is_some() {
-            return Err(reader.wrong(
-                &at.span,
-                "the password is given twice",
-                "here, and in a key of its own",
-                "take it out of the `url`",
-            ));
-        }
-    }
-    if let Some(password) = password {
-        database.connect.password(password.expose());
-    }
-    if database.connect.get_connect_timeout().is_none() {
-        database.connect.connect_timeout(timeout);
-    }
-    database.root_cert = database.root_cert.map(|path| reader.surroundings().directory.join(path));
-    if database.root_cert.is_some() && matches!(database.tls, Tls::Disable | Tls::Prefer) {
-        reader.wrong(
-            &at.span,
-            "`sslrootcert` has no effect with this `sslmode`",
-            "would not be looked at",
-            "sslmode=verify-full",
-        );
-    }
-    database.timeout = timeout;
-    database.pool_size = usize::try_from(pool_size).map_err(|_| Reported)?;
-    Ok(database)
 }
 
 fn queue(reader: &mut Reader<'_>, raw: &RawQueue) -> Result<Queue, Reported> {
@@ -176,6 +117,19 @@ fn queue(reader: &mut Reader<'_>, raw: &RawQueue) -> Result<Queue, Reported> {
         wake: wake?.unwrap_or(Wake::Auto),
         after_failover: after_failover?.unwrap_or(AfterFailover::Hold),
     })
+}
+
+/// Notifications need a session, which only `direct_url` gives beside a transaction pooler.
+fn wake_comes_through(reader: &mut Reader<'_>, raw: &RawConfig, database: &Database, wake: Wake) {
+    let at = raw.queue.as_ref().and_then(|queue| queue.wake.as_ref());
+    if let Some(at) = at.filter(|_| wake == Wake::Notify && database.sessions().is_none()) {
+        reader.wrong(
+            &at.span,
+            "`wake = \"notify\"` needs more than a transaction pooler",
+            "no notification comes through `pooler = \"transaction\"`",
+            "give a `direct_url` in [database] that leads past the pooler, or write \"auto\" or \"poll\"",
+        );
+    }
 }
 
 fn text(reader: &mut Reader<'_>, raw: &RawText) -> Result<Text, Reported> {

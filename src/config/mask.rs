@@ -33,6 +33,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "default_country",
     "default_sender",
     "dialect",
+    "direct_url",
     "error",
     "filter",
     "gateway",
@@ -57,6 +58,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "plus",
     "poll_interval",
     "pool_size",
+    "pooler",
     "prefix",
     "preset",
     "proxy",
@@ -80,7 +82,7 @@ const PUBLIC_KEYS: &[&str] = &[
 ];
 
 /// Public keys whose values are connection strings: what may be secret in those is masked.
-const URL_KEYS: &[&str] = &["url", "api_url", "token_url", "proxy"];
+const URL_KEYS: &[&str] = &["url", "direct_url", "api_url", "token_url", "proxy"];
 
 /// For a file that parses.
 pub(super) fn document(text: &str, table: &DeTable<'_>) -> String {

@@ -12,6 +12,7 @@ use crate::message::Lane;
 
 mod callbacks;
 mod connection;
+mod database;
 mod diagnostic;
 mod document;
 mod gateway;
@@ -86,6 +87,34 @@ pub struct Database {
     pub tls: Tls,
     /// PEM file with the authorities to trust instead of the system's.
     pub root_cert: Option<PathBuf>,
+    /// What stands between us and the server on this way.
+    pub pooler: Pooler,
+    /// A second way, for what needs a session: the leader's lock and LISTEN.
+    pub direct: Option<Box<Database>>,
+}
+
+impl Database {
+    /// Where a session can be had; `None`: nowhere, only transactions.
+    pub fn sessions(&self) -> Option<&Database> {
+        match (&self.direct, self.pooler) {
+            (Some(direct), _) => Some(direct),
+            (None, Pooler::None) => Some(self),
+            (None, Pooler::Transaction) => None,
+        }
+    }
+
+    /// The leader's lock is not held where statements are sent: the two may come to lead to different servers.
+    pub fn has_two_ways(&self) -> bool {
+        self.direct.is_some() || self.pooler == Pooler::Transaction
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooler {
+    /// A connection is a session of the server.
+    None,
+    /// Each transaction may meet another session of the server, as in PgBouncer's `pool_mode = transaction`.
+    Transaction,
 }
 
 /// How far the database server must prove who it is; libpq's `sslmode`.

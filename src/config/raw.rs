@@ -154,6 +154,11 @@ pub(super) struct RawDatabase {
     pub(super) password_credential: Text,
     /// Name of an environment variable that holds the password.
     pub(super) password_env: Text,
+    /// What stands between outboxd and the server. Default none.
+    #[schemars(extend("enum" = ["none", "transaction"]))]
+    pub(super) pooler: Text,
+    /// A second connection string, past the pooler: for the leader's lock and for LISTEN.
+    pub(super) direct_url: Text,
     /// Connections for reading and recording. Default 6.
     pub(super) pool_size: Whole,
     /// Limit for connecting, and for one statement. Default 10s.

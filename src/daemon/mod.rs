@@ -175,6 +175,7 @@ async fn database_ready(config: &Config, store: &Store) -> anyhow::Result<bool> 
     loop {
         match look_at_database(config, store).await {
             Ok(listening) => return Ok(listening?),
+            Err(error @ StoreError::WrongWay { .. }) => return Err(error.into()),
             Err(error) => {
                 if !said {
                     warn!(%error, database = config.database.shown, "waiting for the database");
@@ -194,20 +195,28 @@ async fn look_at_database(config: &Config, store: &Store) -> Result<Result<bool,
         SchemaState::Newer(version) => return Ok(Err(SchemaError::Newer(version))),
         SchemaState::Altered(version) => return Ok(Err(SchemaError::Altered(version))),
     }
+    if let Some(direct) = &config.database.direct {
+        store.compare_ways(direct).await?;
+    }
     let text = &config.text;
     if let Err(error) = store.set_number_plan(text.default_country.as_deref(), &text.trunk_prefix).await {
         // Read only by sms.opt_out() and its like; sending does not depend on it.
         debug!(%error, "could not write down how national numbers are read");
     }
     let found = store.doorbell().await?;
+    let comes_through = config.database.sessions().is_some();
     // Triggers that are missing now may be there later: the leader looks at them, and says so.
     let listening = match config.queue.wake {
         Wake::Poll => false,
         Wake::Notify => true,
-        Wake::Auto => !found.prepared_transactions,
+        Wake::Auto => comes_through && !found.prepared_transactions,
     };
     if !listening && config.queue.wake == Wake::Auto {
-        let why = "prepared transactions are allowed here";
+        let why = if comes_through {
+            "prepared transactions are allowed here"
+        } else {
+            "no notification comes through the pooler, and there is no direct_url"
+        };
         warn!(why, "not using the doorbell; looking at the table at intervals instead");
     }
     Ok(Ok(listening))

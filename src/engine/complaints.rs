@@ -29,6 +29,7 @@ impl Complaints {
         let complaint = match error {
             StoreError::InDoubt { .. } | StoreError::Elsewhere { .. } => Complaint::Lost,
             StoreError::Unavailable(reason) => Complaint::Unavailable(reason.clone()),
+            StoreError::WrongWay { .. } => Complaint::Unavailable(error.to_string()),
             StoreError::Locked { .. }
             | StoreError::Unable { .. }
             | StoreError::Refused { .. }

@@ -153,7 +153,7 @@ impl Candidate {
         };
         // From the asking for the lock on; confirmed while the takeover is under way, which may wait for locks.
         let leading = {
-            let takeover = self.take_over();
+            let takeover = self.take_over(session.holder());
             tokio::pin!(takeover);
             loop {
                 tokio::select! {
@@ -169,6 +169,15 @@ impl Candidate {
         if events.send(Event::Lead(leading)).await.is_err() {
             std::future::pending::<()>().await;
         }
+        let holder = session.holder();
+        let looking = async {
+            loop {
+                tokio::time::sleep(self.beat()).await;
+                if let Err(error) = self.lock_is_here(holder).await {
+                    break error;
+                }
+            }
+        };
         let confirming = async {
             loop {
                 if let Err(error) = session.rest(self.beat()).await {
@@ -186,6 +195,7 @@ impl Candidate {
         // Side by side: a heartbeat that waits for a connection must not cost the leadership.
         tokio::select! {
             elsewhere = self.keep_showing(Role::Leader, home) => Err(elsewhere),
+            error = looking => Err(error),
             error = confirming => Err(error),
             () = superseded => Err(StoreError::Answer {
                 statement: "daemon/control",
@@ -210,7 +220,8 @@ impl Candidate {
         }
     }
 
-    async fn take_over(&self) -> Result<Leading, StoreError> {
+    async fn take_over(&self, holder: Option<i32>) -> Result<Leading, StoreError> {
+        self.lock_is_here(holder).await?;
         let (standing, judgement) = self.hear_witnesses().await?;
         let mut hold = None;
         let mut uncertain = false;
@@ -249,6 +260,26 @@ impl Candidate {
         }
         let held = term.held.then(|| term.held_reason.unwrap_or_default());
         Ok(Leading { epoch: term.epoch, held, uncertain: term.uncertain })
+    }
+
+    /// With two ways to the server (a pooler, and one past it) the lock may be held in another database than our
+    /// statements go to, by mistake or since the ways were switched to another server one after the other. It then
+    /// keeps nobody away. Nor may we keep it where the statements' way is closed: a pooler that is to be paused waits
+    /// for our transaction to end, and another daemon's way may be open.
+    async fn lock_is_here(&self, holder: Option<i32>) -> Result<(), StoreError> {
+        let (true, Some(holder)) = (self.database.has_two_ways(), holder) else { return Ok(()) };
+        match tokio::time::timeout(self.lease_length, self.store.sees_lock(holder)).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(StoreError::WrongWay {
+                what: "the lock is not held in the database that statements go to".to_owned(),
+                advice: "let url and direct_url lead to the same server; the pooler may have been switched to another",
+            }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                let waited = self.lease_length;
+                Err(StoreError::Unavailable(format!("nothing came through the pooler for {waited:?}")))
+            }
+        }
     }
 
     /// Waits, for a bounded time, until everybody has spoken who may know what a failover lost. Longer than a lease:

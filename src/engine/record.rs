@@ -26,8 +26,10 @@ const LOCKED_PAUSE: Duration = Duration::from_millis(250);
 /// A record that the server refuses by itself is tried again after this: somebody may mend the schema.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// Why a record that fits came to nothing.
-const SUPPRESSED: &str = "it was carried out and changed nothing; a trigger or a rule of sms.outbox keeps rows from being \
-                          changed, or outboxd.may_become is not outboxd's own";
+const SUPPRESSED: &str = concat!(
+    "it was carried out and changed nothing; a trigger or a rule of sms.outbox keeps rows from being changed, or ",
+    "outboxd.may_become is not outboxd's own"
+);
 /// Finished waves wait for a batch of results to travel with, but no longer than this.
 const FINISHED_PAUSE: Duration = Duration::from_millis(500);
 /// First and longest pause while the database cannot be reached. The places of what is not written yet are taken: when the

@@ -7,8 +7,8 @@ use crate::clock::Moment;
 use crate::store::failover::Uncertain;
 pub use crate::store::statement::CONTROL;
 use crate::store::statement::{
-    ALARM_CLEAR, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, NUMBER_PLAN, REGISTER, SLEEP_BARRIER,
-    SLEEP_SETTLED,
+    ALARM_CLEAR, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, LOCK_HOLDERS, NUMBER_PLAN, REGISTER,
+    SLEEP_BARRIER, SLEEP_SETTLED,
 };
 use crate::store::{Store, StoreError, column};
 
@@ -117,6 +117,12 @@ impl Store {
     pub async fn set_number_plan(&self, country: Option<&str>, trunk: &str) -> Result<(), StoreError> {
         self.query(NUMBER_PLAN, &[/* country */ &country, /* trunk */ &trunk]).await?;
         Ok(())
+    }
+
+    /// Who holds a lock that can keep us from working, in words.
+    pub async fn lock_holders(&self) -> Result<Option<String>, StoreError> {
+        let row = self.query_one(LOCK_HOLDERS, &[]).await?;
+        column(LOCK_HOLDERS, &row, 0)
     }
 
     pub async fn doorbell(&self) -> Result<Doorbell, StoreError> {

@@ -2,8 +2,11 @@
 //!
 //! Judges nothing: what is good or bad about it, and what to do, is said by the command.
 
+use crate::config::Database;
 use crate::message::Status;
-use crate::store::statement::{ALL, CHECK_ARROWS, CHECK_GRANTS, CHECK_INDEXES, CHECK_SERVER, CHECK_TRIGGERS};
+use crate::store::statement::{
+    ALL, CHECK_ARROWS, CHECK_GRANTS, CHECK_INDEXES, CHECK_SERVER, CHECK_TRIGGERS, PLACE,
+};
 use crate::store::{Store, StoreError, classify, column};
 
 /// Where we are connected, and as whom.
@@ -49,6 +52,21 @@ pub struct Trigger {
     pub fires: bool,
 }
 
+/// One database among all there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub system_identifier: i64,
+    pub oid: u32,
+    pub database: String,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // PostgreSQL's tools print it unsigned.
+        write!(f, "{} of cluster {}", self.database, self.system_identifier.cast_unsigned())
+    }
+}
+
 /// A statement that the server would not run, because of the schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unusable {
@@ -57,6 +75,36 @@ pub struct Unusable {
 }
 
 impl Store {
+    async fn place(&self) -> Result<Place, StoreError> {
+        let row = self.query_one(PLACE, &[]).await?;
+        Ok(Place {
+            system_identifier: column(PLACE, &row, 0)?,
+            oid: column(PLACE, &row, 1)?,
+            database: column(PLACE, &row, 2)?,
+        })
+    }
+
+    /// Takes the second way and looks where it leads. An error unless that is the database where this store's
+    /// statements go: a lock over there would not lock this one.
+    pub async fn compare_ways(&self, direct: &Database) -> Result<(), StoreError> {
+        let (here, there) = (self.place().await?, Store::open(direct)?.place().await?);
+        if here == there {
+            return Ok(());
+        }
+        Err(StoreError::WrongWay {
+            what: format!("direct_url leads to {there}, url to {here}"),
+            advice: "both must lead to the same database: the lock in one protects what is sent from the other",
+        })
+    }
+
+    /// Whether a statement comes through while a transaction is open, as it is all the time when the leader's lock
+    /// has no other way.
+    pub async fn passes_beside_a_transaction(&self) -> Result<(), StoreError> {
+        let open = self.begin(PLACE, 2 * self.timeout).await?;
+        self.place().await?;
+        open.commit().await
+    }
+
     pub async fn server(&self) -> Result<Server, StoreError> {
         let row = self.query_one(CHECK_SERVER, &[]).await?;
         Ok(Server {
@@ -109,10 +157,10 @@ impl Store {
         let work = async {
             let mut unusable = Vec::new();
             for statement in ALL {
-                match client.prepare(statement.sql).await.map_err(|error| classify(*statement, &error)) {
+                match self.way.read(&client, *statement).await.map_err(|error| classify(*statement, &error)) {
                     Ok(_) => {}
                     Err(StoreError::Refused { statement, reason }) => {
-                        unusable.push(Unusable { statement, reason })
+                        unusable.push(Unusable { statement, reason });
                     }
                     Err(error) => return Err(error),
                 }

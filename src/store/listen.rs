@@ -43,8 +43,12 @@ impl std::fmt::Debug for Listener {
 impl Listener {
     /// Connects and listens; when this returns, every later notification will be heard.
     pub async fn connect(database: &Database, store: &Store, instance: &str) -> Result<Listener, StoreError> {
+        let Some(sessions) = database.sessions() else {
+            // Not asked for: the configuration is refused, or the doorbell is left alone.
+            return Err(StoreError::Unavailable("no notification comes through the pooler".to_owned()));
+        };
         let expected = store.expected.clone();
-        let (client, connection) = connect::direct(database, &expected, "-c search_path=pg_catalog").await?;
+        let (client, connection) = connect::direct(sessions, &expected, "-c search_path=pg_catalog").await?;
         let instance = instance.to_owned();
         let mut listener = Listener { client, connection, timeout: database.timeout, instance, expected };
         listener.execute("LISTEN outboxd").await?;

@@ -3,11 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use tokio_postgres::Row;
+
 use crate::message::{AttemptNo, CreatedAt, Encoding, MessageId, RowVersion, Status};
 use crate::store::queue::WaveKey;
 pub use crate::store::statement::RECORD;
 use crate::store::statement::{ATTEMPT_NOTE, LOCK_FREE, READ_STATES};
-use crate::store::{Store, StoreError, classify, column, discard};
+use crate::store::{Store, StoreError, column};
 
 /// What became of one message, as it is to stand in its row.
 #[derive(Debug, Clone)]
@@ -170,31 +172,16 @@ impl Store {
 
     async fn write_free_rows(&self, batch: &[Record]) -> Result<(HashSet<i64>, HashSet<i64>), StoreError> {
         let ids: Vec<i64> = batch.iter().map(|r| r.id.0).collect();
-        let mut client = self.connection().await?;
-        let work = async {
-            let transaction = client.transaction().await?;
-            let lock_free = transaction.prepare_cached(LOCK_FREE.sql).await?;
-            let free: HashSet<i64> =
-                transaction.query(&lock_free, &[&ids]).await?.iter().map(|row| row.get(0)).collect();
-            let chosen: Vec<Record> = batch.iter().filter(|r| free.contains(&r.id.0)).cloned().collect();
-            let columns = Columns::of(&chosen, &[], self.expected.get());
-            let record = transaction.prepare_cached(RECORD.sql).await?;
-            let written =
-                transaction.query(&record, &columns.params()).await?.iter().map(|row| row.get(0)).collect();
-            transaction.commit().await?;
-            Ok::<_, tokio_postgres::Error>((free, written))
+        let transaction = self.begin(RECORD, self.timeout).await?;
+        let ids_of = |rows: Vec<Row>| -> Result<HashSet<i64>, StoreError> {
+            rows.iter().map(|row| column(RECORD, row, 0)).collect()
         };
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(classify(RECORD, &error)),
-            Err(_) => {
-                discard(client);
-                Err(StoreError::InDoubt {
-                    statement: RECORD.name,
-                    reason: format!("no answer within {:?}", self.timeout),
-                })
-            }
-        }
+        let free = ids_of(transaction.query(LOCK_FREE, &[/* ids */ &ids]).await?)?;
+        let chosen: Vec<Record> = batch.iter().filter(|r| free.contains(&r.id.0)).cloned().collect();
+        let columns = Columns::of(&chosen, &[], self.expected.get());
+        let written = ids_of(transaction.query(RECORD, &columns.params()).await?)?;
+        transaction.commit().await?;
+        Ok((free, written))
     }
 
     /// Reads the rows that were not written. When it fails, the *whole* batch must come again: nobody but the caller

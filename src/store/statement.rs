@@ -73,7 +73,10 @@ statements! {
         RELEASE "native/release" [];
 
         // Leadership.
-        LOCK "daemon/lock_key" [INT8];
+        LOCK_LIMIT "daemon/lock_limit" [];
+        LOCK_SESSION "daemon/lock_session" [INT8];
+        LOCK_TRANSACTION "daemon/lock_transaction" [INT8];
+        LOCK_SEEN "daemon/lock_seen" [INT8, INT4];
         LEADER_READ "daemon/leader_read" [];
         LEADER_TAKE "daemon/leader_take" [TEXT, INT8, INT4, TEXT, BOOL];
         OPEN_WAVES "daemon/open_waves" [INT8, INT8_ARRAY, INT8_ARRAY, INT4];
@@ -102,6 +105,7 @@ statements! {
         DOORBELL "daemon/doorbell" [];
         SLEEP_BARRIER "daemon/sleep_barrier" [];
         SLEEP_SETTLED "daemon/sleep_settled" [TEXT, TEXT_ARRAY];
+        LOCK_HOLDERS "daemon/lock_holders" [];
 
         // Commands.
         INSERT "native/insert" [TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT];
@@ -115,6 +119,7 @@ statements! {
         STATUS_GATEWAYS "daemon/status_gateways" [];
         STATUS_ALARMS "daemon/status_alarms" [];
         STATUS_DAEMONS "daemon/status_daemons" [];
+        PLACE "daemon/place" [];
         CHECK_SERVER "daemon/check_server" [];
         CHECK_GRANTS "daemon/check_grants" [];
         CHECK_TRIGGERS "daemon/check_triggers" [];
@@ -122,7 +127,7 @@ statements! {
         CHECK_INDEXES "daemon/check_indexes" [];
     }
     lines {
-        CONFIRM "confirm" "SELECT true" [];
+        CONFIRM "confirm" "SELECT pg_backend_pid()" [];
         CANCEL "cancel" "SELECT sms.cancel($1)" [INT8];
         RETRY "retry" "SELECT sms.retry($1, $2)" [INT8, BOOL];
         HOLD "hold" "SELECT sms.hold($1)::text" [TEXT];

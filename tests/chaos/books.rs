@@ -218,6 +218,9 @@ impl Entry<'_> {
             ("cancelled", _) => *cancel != Cancel::No,
             ("queued", Wish::Scheduled) => *cancel != Cancel::Acknowledged,
             (_, Wish::Scheduled) => false,
+            // Written while PostgreSQL's clock was ahead, it waits until that time has come, like any other; written before
+            // that clock went ahead, it is overdue and waits for a person, who comes before its content.
+            ("queued", Wish::Refused) => !row.due || row.held,
             (status, Wish::Refused) => status == "failed",
             ("failed", _) => false,
             (status, Wish::Undelivered) => status != "delivered" && status != "expired",

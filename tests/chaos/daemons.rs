@@ -150,6 +150,11 @@ impl Slot {
         self.signal(Signal::TERM)
     }
 
+    /// Which process it is now.
+    pub(crate) fn process(&self) -> Option<u32> {
+        self.child.as_ref().map(std::process::Child::id)
+    }
+
     /// Whether it has no process, perhaps since this moment.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.watch();

@@ -63,6 +63,7 @@ async fn a_good_set_up_is_ok_in_every_line() {
         [
             "configuration",
             "database",
+            "lock",
             "schema",
             "grants",
             "doorbell",

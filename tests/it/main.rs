@@ -7,6 +7,7 @@
 
 mod anomaly;
 mod bad_input;
+mod big_queue;
 mod cli_check;
 mod cli_hold;
 mod cli_migrate;
@@ -33,6 +34,8 @@ mod layers;
 mod listener;
 mod opt_out;
 mod oracles;
+mod pooler;
+mod pooler_ways;
 mod privileges;
 mod processing;
 mod readme;
@@ -53,3 +56,4 @@ mod statements;
 mod support;
 mod takeover;
 mod two_primaries;
+mod unwritable;

@@ -242,42 +242,6 @@ async fn a_message_without_a_receipt_says_so_and_a_late_receipt_settles_it() {
     assert_eq!(site.alarms().await, []);
 }
 
-/// A receipt changes no index: it is written beside its row, and leaves nothing behind for vacuum to look for.
-#[tokio::test]
-async fn a_receipt_is_written_in_place() {
-    let site = Site::with_receipts("hot").await;
-    site.sim.settings(&json!({"callbacks": {"receipts": {"reverse": 1000}}})).await;
-    let _daemon = site.daemon(RECEIPTS).await;
-    site.queue(200).await;
-    site.until_counts("all are accepted", |counts| counts.only(&["accepted"])).await;
-    let hot = "SELECT pg_stat_get_xact_tuples_hot_updated('sms.outbox'::regclass)";
-    // Room beside the rows, as there is when vacuum has been there since they were sent.
-    site.run("VACUUM sms.outbox").await;
-    let row = "SELECT array_agg(gateway_ref ORDER BY id) FROM sms.outbox";
-    let references: Vec<String> = site.sql.query_one(row, &[]).await.unwrap().get(0);
-    assert_eq!(references.len(), 200);
-    let receipts = include_str!("../../sql/native/receipts.sql");
-    let statement = site.sql.prepare(receipts).await.unwrap();
-    let parsed: Vec<_> =
-        references.iter().map(|text| outboxd::message::NotifyRef::parse(text).unwrap()).collect();
-    let ids: Vec<i64> = parsed.iter().map(|r| r.id.0).collect();
-    let attempts: Vec<i32> = parsed.iter().map(|r| r.attempt).collect();
-    let nonces: Vec<String> = parsed.iter().map(|r| r.nonce.encode()).collect();
-    site.run("BEGIN").await;
-    let changed = site
-        .sql
-        .query(
-            &statement,
-            &[&ids, &attempts, &nonces, &references, &vec!["delivered"; 200], &vec![None::<String>; 200]],
-        )
-        .await
-        .unwrap();
-    assert_eq!(changed.len(), 200);
-    let hot = site.number(hot).await;
-    site.run("COMMIT").await;
-    assert!(hot > 150, "{hot} of 200 were written in place");
-}
-
 #[tokio::test]
 async fn a_standby_takes_receipts_too() {
     let site = Site::with_receipts("standby_receipts").await;

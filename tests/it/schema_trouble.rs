@@ -74,8 +74,7 @@ fn lines(daemon: &Daemon) -> usize {
     daemon.log().lines().filter(|line| !line.contains("DEBUG")).count()
 }
 
-/// The mistake is made while requests are under way, whose answers come while it stands; and a second daemon starts
-/// meanwhile.
+/// The mistake is made while requests are under way, whose answers come while it stands.
 async fn survives(hint: &str, mistake: Mistake<'_>) {
     let site = Site::new(hint).await;
     let daemon = site.daemon(EIGHT_AT_ONCE).await;
@@ -102,9 +101,6 @@ async fn survives(hint: &str, mistake: Mistake<'_>) {
     let status = cli.run(&["status"]).await;
     assert_ne!(status.code, 0, "{status:#?}");
     assert!(format!("{}{}", status.stdout, status.stderr).contains(mistake.status), "{status:#?}");
-    let mut second = Daemon::spawn(&site.config(EIGHT_AT_ONCE));
-    second.wait_log(LIMIT, words).await;
-
     site.run(mistake.mended).await;
     let committed = load.end().await;
     site.until_all_sent(&committed).await;
@@ -114,8 +110,6 @@ async fn survives(hint: &str, mistake: Mistake<'_>) {
         "SELECT NOT EXISTS (SELECT FROM outboxd.alarm WHERE cleared_at IS NULL)",
     )
     .await;
-    second.terminate();
-    assert!(second.wait_exit(LIMIT).await.success());
     let (last, _) = site.queue(1).await;
     site.until(last, "accepted").await;
 }
@@ -125,8 +119,12 @@ async fn a_column_that_reading_needs_is_dropped_and_put_back() {
     survives(
         "drop_sender",
         Mistake {
-            made: "ALTER TABLE sms.outbox DROP COLUMN sender",
-            mended: "ALTER TABLE sms.outbox ADD COLUMN sender text",
+            // The trigger that rings when it is edited goes with it.
+            made: "ALTER TABLE sms.outbox DROP COLUMN sender CASCADE",
+            mended: "ALTER TABLE sms.outbox ADD COLUMN sender text; \
+                     CREATE TRIGGER outbox_ring_update AFTER UPDATE OF recipient, body, template, language, params, \
+                         sender, gateway, lane, send_after, expires_at ON sms.outbox FOR EACH STATEMENT \
+                         EXECUTE FUNCTION outboxd.ring_if_asleep()",
             said: "column o.sender does not exist",
             check: ("schema", "column o.sender does not exist"),
             status: "column o.sender does not exist",
@@ -158,7 +156,7 @@ async fn a_column_gets_another_type_and_its_own_again() {
             made: "ALTER TABLE sms.outbox ALTER COLUMN segments TYPE text",
             mended: "ALTER TABLE sms.outbox ALTER COLUMN segments TYPE smallint USING segments::smallint",
             said: "PostgreSQL refuses to take a result",
-            check: ("schema", "column \"segments\" is of type text"),
+            check: ("schema", "cannot be matched"),
             status: "results_refused",
         },
     )

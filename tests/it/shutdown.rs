@@ -14,6 +14,9 @@ use crate::support::daemon::Daemon;
 use crate::support::site::{LIMIT, Lines, Site};
 use crate::support::wire::{Door, Wire};
 
+/// Where a daemon's log goes.
+type Way<'a> = &'a dyn Fn(&mut Command);
+
 const CONCURRENCY: usize = 8;
 const EIGHT_AT_ONCE: Lines<'_> = Lines { queue: "", gateway: "concurrency = 8", more: "", receipts: false };
 
@@ -208,8 +211,7 @@ async fn a_daemon_whose_log_cannot_be_written_goes_on_sending() {
     let none = |command: &mut Command| {
         command.stderr(Stdio::null());
     };
-    let ways: [(&str, &dyn Fn(&mut Command)); 3] =
-        [("full", &full), ("closed", &nobody_reads), ("none", &none)];
+    let ways: [(&str, Way<'_>); 3] = [("full", &full), ("closed", &nobody_reads), ("none", &none)];
     for (way, change) in ways {
         let site = Site::new(&format!("log_{way}")).await;
         let mut committed = Committed::default();

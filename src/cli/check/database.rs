@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cli::LEADER_SILENCE;
-use crate::cli::check::{Finding, Outcome};
+use crate::cli::check::{Finding, Outcome, ways};
 use crate::cli::counted;
 use crate::compose::Templates;
 use crate::config::{Config, Queue, Wake};
@@ -36,6 +36,7 @@ pub(super) async fn check(config: &Config) -> Seen {
         }
     };
     seen.findings.push(connection(config, &server));
+    seen.findings.extend(ways::check(config, &store).await);
     let state = store.schema_state().await;
     let usable = matches!(state, Ok(SchemaState::Current | SchemaState::Newer(_) | SchemaState::Altered(_)));
     let missing = matches!(state, Ok(SchemaState::Missing));
@@ -44,9 +45,14 @@ pub(super) async fn check(config: &Config) -> Seen {
     if missing {
         return seen;
     }
-    let grants = async { Ok((store.missing_grants().await?, store.doorbell().await?)) };
+    let grants = async {
+        let missing = store.missing_grants().await?;
+        // What it may not enter it cannot look into.
+        let sees_rows = !missing.is_empty() || store.doorbell().await?.sees_rows;
+        Ok((missing, sees_rows))
+    };
     let grants = match grants.await {
-        Ok((missing, doorbell)) => grants_of(&server, &missing, doorbell.sees_rows),
+        Ok((missing, sees_rows)) => grants_of(&server, &missing, sees_rows),
         Err(error) => unexpected("grants", &error),
     };
     let granted = grants.outcome != Outcome::Failed;
@@ -67,6 +73,9 @@ pub(super) async fn check(config: &Config) -> Seen {
 }
 
 fn unreachable(config: &Config, error: &StoreError) -> Finding {
+    if let StoreError::WrongWay { what, advice } = error {
+        return Finding::wrong("database", format!("{}: {what}", config.database.shown), *advice);
+    }
     let reason = error.to_string();
     let advice = if reason.contains("[28") {
         "user, password or pg_hba.conf do not fit; compare [database] with what the server's administrator has set up"
@@ -81,7 +90,7 @@ fn unreachable(config: &Config, error: &StoreError) -> Finding {
 }
 
 /// A statement that should not fail.
-fn unexpected(name: &str, error: &StoreError) -> Finding {
+pub(super) fn unexpected(name: &str, error: &StoreError) -> Finding {
     match error {
         StoreError::Unavailable(_) | StoreError::InDoubt { .. } | StoreError::Elsewhere { .. } => {
             Finding::unreachable(
@@ -90,6 +99,7 @@ fn unexpected(name: &str, error: &StoreError) -> Finding {
                 "the connection does not hold; look at the server's log",
             )
         }
+        StoreError::WrongWay { what, advice } => Finding::wrong(name, what, *advice),
         StoreError::Locked { .. }
         | StoreError::Unable { .. }
         | StoreError::Refused { .. }
@@ -233,7 +243,13 @@ async fn triggers(config: &Config, server: &Server, store: &Store) -> Vec<Findin
     };
     let silent =
         |rings: bool| -> Vec<&Trigger> { triggers.iter().filter(|t| t.rings == rings && !t.fires).collect() };
-    let mut findings = vec![doorbell(&config.queue, server, &silent(true))];
+    let mut findings = vec![if config.database.sessions().is_some() {
+        doorbell(&config.queue, server, &silent(true))
+    } else {
+        let poll = humantime::format_duration(config.queue.poll_interval);
+        let detail = format!("not used: nothing rings through the pooler; the table is polled every {poll}");
+        Finding::ok("doorbell", detail)
+    }];
     let defaults = silent(false);
     if !defaults.is_empty() {
         findings.push(Finding::warning(

@@ -22,6 +22,8 @@ pub(super) struct Alarm {
 /// The alarms that the leader raises, beside those of its gateways.
 #[derive(Debug)]
 pub(super) struct Alarms {
+    /// PostgreSQL refuses what we ask.
+    pub(super) statements: Alarm,
     /// PostgreSQL refuses to write results.
     pub(super) results: Alarm,
     /// Nothing rings the doorbell.
@@ -34,6 +36,7 @@ impl Alarms {
     pub(super) fn new() -> Alarms {
         let alarm = |code| Alarm { code, text: None, shows: Shows::default() };
         Alarms {
+            statements: alarm("statement_refused"),
             results: alarm("results_refused"),
             doorbell: alarm("doorbell_silent"),
             hidden: alarm("messages_hidden"),
@@ -55,6 +58,7 @@ impl Dispatch {
 
     /// A new term: what stands in the database may be what another daemon saw, or we before we were killed.
     pub(super) fn show_all_alarms(&mut self) {
+        self.write_alarm(|alarms| &mut alarms.statements);
         self.write_alarm(|alarms| &mut alarms.results);
         self.write_alarm(|alarms| &mut alarms.doorbell);
         self.write_alarm(|alarms| &mut alarms.hidden);

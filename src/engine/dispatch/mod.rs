@@ -35,12 +35,14 @@ use crate::engine::wake::Wakefulness;
 use crate::gateway::Gateway;
 use crate::message::{Encoding, MessageId, Position, Status};
 use crate::store::failover::Uncertain;
-use crate::store::queue::{DueRow, WaveKey};
+use crate::store::queue::{self, DueRow, WaveKey};
 use crate::store::record::{Fits, Record};
 use crate::store::{Statement, Store, StoreError};
 
 /// Events taken in before the next look at what is to be done.
 const EVENTS_AT_ONCE: usize = 512;
+/// A lock that is met for longer is worth a word.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause after the database failed us.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
 
@@ -355,11 +357,16 @@ impl Dispatch {
 
     /// The database did not do what we asked.
     fn database_failed(&mut self, error: &StoreError, now: Moment) {
-        if matches!(error, StoreError::Locked { .. }) {
+        if let StoreError::Locked { statement } = error {
+            self.lock_met(statement, now);
             return;
         }
         if self.clockwork.complaints.is_news(error) {
             warn!(%error, "the database does not answer as it should; trying again");
+            if matches!(error, StoreError::Refused { .. } | StoreError::Answer { .. }) {
+                let text = format!("what needs this statement waits: {error}; see outboxd check");
+                let _news = self.alarm(|alarms| &mut alarms.statements, Some(text));
+            }
         }
         self.trouble = Some(now + TROUBLE_PAUSE);
     }
@@ -367,7 +374,35 @@ impl Dispatch {
     fn database_works(&mut self, statement: Statement) {
         if self.clockwork.complaints.are_over(statement.name) {
             info!("the database works again");
+            let _news = self.alarm(|alarms| &mut alarms.statements, None);
         }
+        let free = self.clockwork.lock_met.take_if(|met| met.statement == statement.name);
+        if free.is_some_and(|met| met.said) {
+            info!(statement = statement.name, "the lock is gone");
+        }
+    }
+
+    /// A short lock is nobody's business. One that keeps us from reading or from sending is told, and whose it is.
+    fn lock_met(&mut self, statement: &'static str, now: Moment) {
+        if statement != queue::DISCOVER.name && statement != queue::WAVE.name {
+            return;
+        }
+        let met =
+            self.clockwork.lock_met.get_or_insert(upkeep::LockMet { statement, since: now, said: false });
+        if met.said || met.statement != statement || now.since(met.since) < LOCK_PATIENCE {
+            return;
+        }
+        met.said = true;
+        let store = self.store.clone();
+        self.ask(async move {
+            let holders = store.lock_holders().await.ok().flatten();
+            let holders = holders.as_deref().unwrap_or("nobody whom we can see");
+            warn!(
+                statement,
+                holders, "nothing is sent: somebody holds a lock; it goes on when that transaction ends"
+            );
+            None
+        });
     }
 
     /// Runs a statement beside us; its event comes back.

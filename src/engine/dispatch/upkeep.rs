@@ -45,6 +45,16 @@ pub(super) struct Clockwork {
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
     pub(super) complaints: Complaints,
+    /// Somebody's lock keeps this statement from being carried out.
+    pub(super) lock_met: Option<LockMet>,
+}
+
+#[derive(Debug)]
+pub(super) struct LockMet {
+    pub(super) statement: &'static str,
+    pub(super) since: Moment,
+    /// The log has it.
+    pub(super) said: bool,
 }
 
 impl Clockwork {
@@ -61,6 +71,7 @@ impl Clockwork {
             releases: RELEASES,
             doubtful_covered: 0,
             complaints: Complaints::default(),
+            lock_met: None,
         }
     }
 

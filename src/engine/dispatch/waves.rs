@@ -82,10 +82,12 @@ impl Dispatch {
         now: Moment,
     ) {
         self.gateways[index].committing = false;
+        if outcome.is_ok() {
+            self.database_works(queue::WAVE);
+        }
         let mut unwanted = HashSet::new();
         let confirmed: HashMap<MessageId, CreatedAt> = match outcome {
             Ok(WaveOutcome::Confirmed { rows, opted_out }) => {
-                self.database_works(queue::WAVE);
                 let confirmed: HashMap<MessageId, CreatedAt> = rows.into_iter().collect();
                 unwanted.extend(opted_out);
                 let others = taken.iter().map(|ready| ready.id);

@@ -57,14 +57,16 @@ pub(super) async fn strike(world: &World, event: &Event) {
 /// SIGTERM, and waits until it is gone.
 pub(super) async fn stop(world: &World, number: usize) {
     world.notes.stops.set(world.notes.stops.get() + 1);
+    let process = world.slots[number].borrow().process();
     if world.slots[number].borrow_mut().terminate() {
-        until_gone(world, number).await;
+        until_gone(world, number, process).await;
     }
 }
 
-async fn until_gone(world: &World, number: usize) {
+/// Another fault may have started the next process in the same place meanwhile: nobody told that one to stop.
+async fn until_gone(world: &World, number: usize, process: Option<u32>) {
     let begun = Instant::now();
-    while !world.slots[number].borrow_mut().has_ended() {
+    while !world.slots[number].borrow_mut().has_ended() && world.slots[number].borrow().process() == process {
         if begun.elapsed() > STOP_LIMIT {
             world.find(format!("daemon {number} did not stop within {STOP_LIMIT:?} of SIGTERM"));
             world.slots[number].borrow_mut().kill();

@@ -95,7 +95,7 @@ impl Cluster {
         File::create(self.data().join("recovery.signal")).unwrap();
         // A server that takes connections while it recovers would be called ready too early.
         self.configure("restore_command = 'false'\nhot_standby = off");
-        self.give_to_server(&self.data().join("recovery.signal"));
+        give_to_server(&self.data().join("recovery.signal"));
     }
 
     fn base_backup(&self, name: &str, standby: bool) -> Result<Cluster, String> {
@@ -130,7 +130,7 @@ impl Cluster {
         // Short: the path of a Unix socket has at most 107 bytes.
         let directory = tempfile::Builder::new().prefix("outboxd-cl.").tempdir_in("/tmp").unwrap();
         let cluster = Cluster { directory, port: free_port(), server: None, environment: Vec::new() };
-        cluster.give_to_server(cluster.directory.path());
+        give_to_server(cluster.directory.path());
         cluster
     }
 
@@ -178,7 +178,7 @@ impl Cluster {
         assert!(self.server.is_none(), "it runs");
         let signal = self.data().join("standby.signal");
         File::create(&signal).unwrap();
-        self.give_to_server(&signal);
+        give_to_server(&signal);
         self.server = Some(self.spawn(&["-c", "hot_standby=off"]));
         eventually(LIMIT, "the server lets nobody in", async || {
             match self.config("postgres").connect(NoTls).await {
@@ -290,12 +290,6 @@ impl Cluster {
     fn log_file(&self) -> PathBuf {
         self.directory.path().join("log")
     }
-
-    pub(crate) fn give_to_server(&self, path: &Path) {
-        if let Some((user, group)) = server_user() {
-            chown(path, Some(user), Some(group)).unwrap();
-        }
-    }
 }
 
 impl Drop for Cluster {
@@ -336,8 +330,14 @@ fn server_user() -> Option<(u32, u32)> {
     Some(of("postgres").or_else(|| of("nobody")).expect("a user that PostgreSQL may run as"))
 }
 
+pub(crate) fn give_to_server(path: &Path) {
+    if let Some((user, group)) = server_user() {
+        chown(path, Some(user), Some(group)).unwrap();
+    }
+}
+
 /// A command of the server's user, which dies with the test.
-fn as_server(program: &Path) -> Command {
+pub(crate) fn as_server(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "QUIT"]);
     if let Some((user, group)) = server_user() {

@@ -10,6 +10,7 @@ pub(crate) mod cluster;
 pub(crate) mod daemon;
 pub(crate) mod figures;
 pub(crate) mod pair;
+pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod sim;
 pub(crate) mod site;
