@@ -179,7 +179,14 @@ impl Cluster {
         let signal = self.data().join("standby.signal");
         File::create(&signal).unwrap();
         give_to_server(&signal);
+        let said_before = self.log().len();
         self.server = Some(self.spawn(&["-c", "hot_standby=off"]));
+        // It turns callers away before that already; without the file it would then start as usual.
+        eventually(LIMIT, "the server has read the signal", async || {
+            let log = self.log().split_off(said_before);
+            if log.contains("entering standby mode") { Ok(()) } else { Err(log) }
+        })
+        .await;
         eventually(LIMIT, "the server lets nobody in", async || {
             match self.config("postgres").connect(NoTls).await {
                 Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => Ok(()),
