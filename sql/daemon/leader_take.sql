@@ -22,14 +22,19 @@ SET epoch = l.epoch + CASE
     held_reason = coalesce($4::text, l.held_reason),
     held_by = CASE WHEN $4::text IS NOT NULL THEN $1 ELSE l.held_by END,
     held_at = CASE WHEN $4::text IS NOT NULL THEN now() ELSE l.held_at END,
-    -- What was created on the old primary is no younger than the last commit that came from there. A second more: the
-    -- times of commits are not quite in the order of the commits. Restarted since, the server does not know it any more.
+    -- What was created on the old primary is no younger than the last commit that came from there, by its clock, which may
+    -- be ahead of ours. A second more: the times of commits are not quite in the order of the commits. Restarted since,
+    -- the server does not know it any more.
     uncertain_before = CASE
-        WHEN $5 THEN least(coalesce(pg_last_xact_replay_timestamp() + interval '1 second', now()), now())
+        WHEN $5 THEN coalesce(pg_last_xact_replay_timestamp() + interval '1 second', now())
         ELSE l.uncertain_before
     END,
     uncertain_due = CASE WHEN $5 THEN 'infinity' ELSE l.uncertain_due END,
     uncertain_since = CASE WHEN $5 THEN now() ELSE l.uncertain_since END,
-    uncertain_leader = CASE WHEN $5 THEN l.daemon ELSE l.uncertain_leader END
+    -- Nobody, if an earlier failover is not settled either: that one of the two speaks would not do.
+    uncertain_leader = CASE
+        WHEN NOT $5 THEN l.uncertain_leader
+        WHEN l.uncertain_before IS NULL THEN l.daemon
+    END
 WHERE outboxd.expect_timeline($3)
 RETURNING l.epoch, l.held, l.held_reason, l.uncertain_before, l.uncertain_due

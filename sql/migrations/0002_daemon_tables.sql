@@ -39,7 +39,7 @@ COMMENT ON COLUMN outboxd.leader.timeline IS 'Timeline of that cluster; grows wi
 COMMENT ON COLUMN outboxd.leader.uncertain_before IS 'After a failover of which nobody could tell what it lost: messages created until then may have been sent although they are queued.';
 COMMENT ON COLUMN outboxd.leader.uncertain_due IS 'Of those, the ones that are due until then are set aside for a person: all of them, until outboxd adopt.';
 COMMENT ON COLUMN outboxd.leader.uncertain_since IS 'When the first leader after that failover took over.';
-COMMENT ON COLUMN outboxd.leader.uncertain_leader IS 'Instance that led before that failover, see outboxd.daemon.';
+COMMENT ON COLUMN outboxd.leader.uncertain_leader IS 'Instance that led before that failover, see outboxd.daemon. NULL: there were two failovers, and a person must decide.';
 
 -- A failover or a recovery begins another timeline; a standby has none of its own.
 CREATE FUNCTION outboxd.timeline() RETURNS integer

@@ -56,8 +56,11 @@ impl Life {
 
     async fn testify(&self, store: &Store, here: Here) -> Result<(), StoreError> {
         let mut lost = 0;
+        // In this order: what is recorded in between is in both.
+        let under_way = self.own_waves.under_way();
+        let results = self.memory.results.latest_since(here.beat);
         // Results first: what is under way now may have been tried before.
-        for facts in [self.memory.results.latest_since(here.beat), self.own_waves.under_way()] {
+        for facts in [results, under_way] {
             for piece in facts.chunks(PIECE) {
                 lost += store.reapply(piece, here.cluster).await?;
             }

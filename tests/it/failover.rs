@@ -1,6 +1,8 @@
 //! The database fails over to its streaming replica, with and without its last commits, and whoever sent lives through
 //! it, is late, or is gone as well.
 
+use outboxd::engine::failover::settled;
+
 use crate::support::books::Committed;
 use crate::support::cli::Cli;
 use crate::support::cluster::Stop;
@@ -351,4 +353,24 @@ async fn a_reload_forgets_nothing_that_a_failover_may_lose() {
     pair.fail_over(&mut site).await;
     site.until_all_sent(&committed).await;
     assert_eq!(site.alarms().await, []);
+}
+
+/// The second of two failovers must not make the first forgotten, whose silent leader nobody asks any more.
+#[tokio::test]
+async fn after_two_uncertain_failovers_no_single_daemon_frees_what_was_set_aside() {
+    let site = Site::new("two_failovers").await;
+    let database = outboxd::config::connection(&site.db.daemon_url().await).unwrap();
+    let store = outboxd::store::Store::open(&database).unwrap();
+    let here = store.standing().await.unwrap().present;
+    for leader in ["first", "second", "third"] {
+        store.take_over(leader, here, None, leader != "first").await.unwrap();
+        // It has said all it knows.
+        let sql = format!(
+            "INSERT INTO outboxd.daemon (instance, host, pid, version, role, started_at, seen_before) \
+             VALUES ('{leader}', 'there', 1, '0', 'standby', now(), now())"
+        );
+        site.run(&sql).await;
+        let freed = settled(&store.witnesses().await.unwrap());
+        assert_eq!(freed, leader == "second", "with {leader} leading");
+    }
 }
