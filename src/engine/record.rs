@@ -153,9 +153,11 @@ impl Recorder {
             && self.finished.is_empty()
     }
 
-    /// Only finished waves are left, and the database is away: a takeover finds nothing open in them and deletes them.
+    /// Only finished waves are left, and the database is away, not only one connection: it was tried again. A takeover
+    /// finds nothing open in them and deletes them.
     fn may_leave_the_rest(&self) -> bool {
-        self.trouble.is_some() && self.pending.is_empty() && self.suspects.is_empty() && self.later.is_empty()
+        let away = self.trouble.as_ref().is_some_and(|trouble| trouble.pause > TROUBLE_MIN);
+        away && self.pending.is_empty() && self.suspects.is_empty() && self.later.is_empty()
     }
 
     fn has_work(&self, now: Moment) -> bool {
