@@ -16,6 +16,7 @@ mod cli_repair;
 mod cli_send;
 mod cli_status;
 mod config;
+mod copies;
 mod crash;
 mod failover;
 mod gateway_egress;
