@@ -184,6 +184,8 @@ pub struct OutboxRow {
     pub version: RowVersion,
     pub lane: Lane,
     pub send_after_us: i64,
+    /// With the id, tells the message from another that was given the same id later.
+    pub row_made: CreatedAt,
     /// Attempts made so far; the next one is `attempts + 1`.
     pub attempts: AttemptNo,
     pub recipient: Option<String>,

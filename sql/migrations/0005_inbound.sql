@@ -280,8 +280,10 @@ SELECT
     d.version AS leader_version,
     extract(epoch FROM now() - d.seen_at)::double precision AS leader_seen_seconds_ago,
     (SELECT count(*) FROM outboxd.alarm AS a WHERE a.cleared_at IS NULL) AS open_alarms,
-    (SELECT count(*) FROM sms.outbox AS o WHERE o.error_code = 'receipt_overdue') AS receipts_overdue
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.error_code = 'receipt_overdue') AS receipts_overdue,
+    (SELECT count(*) FROM sms.outbox AS o WHERE o.held AND o.error_code = 'failover_uncertain') AS uncertain
 FROM outboxd.leader AS l
 LEFT JOIN outboxd.daemon AS d ON d.instance = l.daemon;
 
+COMMENT ON COLUMN sms.health.uncertain IS 'Of those held: messages that may have been sent before the database failed over.';
 COMMENT ON COLUMN sms.health.receipts_overdue IS 'Accepted messages whose receipt has not come in time.';

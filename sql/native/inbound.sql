@@ -4,7 +4,8 @@
 -- $1 senders text[], $2 numbers that they were sent to text[], $3 bodies text[], $4 keywords text[], $5 networks text[],
 -- $6 references as they came text[], and what they name, or NULL: $7 ids bigint[], $8 attempts integer[],
 -- $9 nonces text[]; $10 times by the gateway's clock, seconds since 1970 bigint[], $11 effects text[] (opt_out, opt_in, NULL),
--- $12 apps text[] of those that answer no message, $13 fingerprints text[] (a uuid each)
+-- $12 apps text[] of those that answer no message, $13 fingerprints text[] (a uuid each),
+-- $14 timeline integer or NULL (expect_timeline)
 -- Columns: id of each row that is new.
 -- Locks: rows of sms.opt_out, in the order of their numbers. Called by incoming, on every daemon.
 --
@@ -46,6 +47,7 @@ WITH incoming AS (
                 WHERE a.message_id = o.id AND a.row_made = o.created_at AND a.gateway_ref = i.gateway_ref
             )
         )
+    WHERE outboxd.expect_timeline($14)
     -- The same order everywhere: two daemons that are given the same repetitions must not wait for each other.
     ORDER BY i.fingerprint
     ON CONFLICT (fingerprint) DO NOTHING

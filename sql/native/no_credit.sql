@@ -1,7 +1,8 @@
 -- outboxd: no_credit
 -- Messages that the gateway accepted and then refused because the account has no credits: they wait, and the leading
 -- daemon is told to stop their gateway. At most one entry a message.
--- $1 ids bigint[], $2 attempts integer[], $3 nonces text[], $4 gateway_refs text[], $5 errors text[]
+-- $1 ids bigint[], $2 attempts integer[], $3 nonces text[], $4 gateway_refs text[], $5 errors text[],
+-- $6 timeline integer or NULL (expect_timeline)
 -- Columns: how many rows changed bigint.
 -- Locks: the rows, in id order; those of the gateways. Called by incoming, on every daemon.
 --
@@ -18,6 +19,7 @@ WITH refused AS (
     FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::text[], $5::text[])
         AS r(id, attempt, nonce, gateway_ref, error)
     WHERE o.id = r.id
+        AND outboxd.expect_timeline($6)
         AND (
             (o.gateway_ref = r.gateway_ref AND o.status IN ('unknown', 'accepted'))
             OR (

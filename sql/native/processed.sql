@@ -1,7 +1,7 @@
 -- outboxd: processed
 -- What became of requests after the gateway had answered them: its processing results. At most one entry a message.
 -- $1 ids bigint[], $2 attempts integer[], $3 nonces text[], $4 gateway_refs text[], $5 status text[] (accepted, failed),
--- $6 error codes text[], $7 errors text[]
+-- $6 error codes text[], $7 errors text[], $8 timeline integer or NULL (expect_timeline)
 -- Columns: id of each row that changed.
 -- Locks: the rows, in id order. Called by incoming, on every daemon.
 --
@@ -20,6 +20,7 @@ SET status = r.status,
 FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
     AS r(id, attempt, nonce, gateway_ref, status, error_code, error)
 WHERE o.id = r.id
+    AND outboxd.expect_timeline($8)
     AND outboxd.may_become(o.status, r.status)
     AND (
         (o.gateway_ref = r.gateway_ref AND o.status IN ('unknown', 'accepted'))

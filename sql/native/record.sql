@@ -6,6 +6,7 @@
 -- $7 held boolean[], $8 gateway text[], $9 gateway_ref text[], $10 gateway_message_id text[], $11 error_code text[],
 -- $12 error text[], $13 encoding text[], $14 segments smallint[]
 -- $15 $16 finished waves: epochs bigint[], seqs bigint[]
+-- $17 timeline integer or NULL: of the server that this is meant for; any other refuses it (expect_timeline)
 -- Columns: id of each row that was written. One that is missing is read again and accounted for by the caller.
 -- Locks: the rows, in id order.
 --
@@ -51,6 +52,7 @@ SET status = CASE WHEN outboxd.was_told(o.status, o.gateway_ref, r.gateway_ref) 
 FROM result AS r
 WHERE o.id = r.id
     AND (r.row_made IS NULL OR o.created_at = r.row_made)
+    AND outboxd.expect_timeline($17)
     AND (
         (
             o.status IN ('queued', 'cancelled')

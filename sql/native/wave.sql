@@ -2,17 +2,20 @@
 -- Durable intent: writes down the attempts that are about to be made, of those rows that are still as they were read.
 -- $1 epoch bigint, $2 seq bigint, $3 gateway text, $4 nonce text,
 -- $5 ids bigint[], $6 attempt numbers integer[], $7 row versions xid[],
--- $8 numbers as international digits text[], NULL: sent to people who opted out as well
--- Columns: fenced boolean (this epoch still leads and is not held), confirmed bigint[] (may be sent), created_at of
+-- $8 numbers as international digits text[], NULL: sent to people who opted out as well, $9 created_at timestamptz[]
+-- Columns: fenced boolean (this epoch still leads, here, and is not held), confirmed bigint[] (may be sent), created_at of
 -- each of them timestamptz[], opted_out bigint[] (unchanged as well, and their recipients want no messages).
 -- Locks: the leader row FOR SHARE. A plain comparison of the epoch would let an old leader's wave slip in beside its
 -- successor: the lock makes the successor's takeover wait for this commit, and then see this wave.
+-- The timeline: a leader whose statements have come to a promoted replica before it knows of the promotion would send
+-- again what the replica has not heard of. Versions and ids can be given twice then; a time of creation is not.
 -- Called by dispatch.
 WITH fence AS MATERIALIZED (
-    SELECT l.epoch
+    SELECT l.uncertain_before, l.uncertain_due
     FROM outboxd.leader AS l
     WHERE l.epoch = $1
         AND NOT l.held
+        AND l.timeline = (SELECT outboxd.timeline())
     FOR SHARE
 ), unchanged AS MATERIALIZED (
     SELECT
@@ -26,14 +29,17 @@ WITH fence AS MATERIALIZED (
                 -- Not IN: that would walk down the index once for each.
                 AND (x.app = '' OR x.app = o.app)
         ) AS opted_out
-    FROM unnest($5::bigint[], $6::integer[], $7::xid[], $8::text[]) AS w(id, attempt, version, msisdn)
+    FROM fence AS f
+    CROSS JOIN unnest($5::bigint[], $6::integer[], $7::xid[], $8::text[], $9::timestamptz[])
+        AS w(id, attempt, version, msisdn, row_made)
     JOIN sms.outbox AS o ON o.id = w.id
-    WHERE EXISTS (SELECT FROM fence)
-        AND o.queued
+    WHERE o.queued
         AND o.xmin = w.version
+        AND o.created_at = w.row_made
         AND o.attempts = w.attempt - 1
         AND o.send_after <= now()
         AND (o.expires_at IS NULL OR o.expires_at > now())
+        AND (o.created_at <= f.uncertain_before AND o.send_after <= f.uncertain_due) IS NOT TRUE
         -- An attempt that was made while this row was out of sight, see settle_noted.
         AND NOT EXISTS (
             SELECT FROM outboxd.attempt AS a

@@ -70,7 +70,7 @@ pub enum Command {
     /// Cancel messages that are still queued.
     ///
     /// A message that has left cannot be called back.
-    Cancel(Ids),
+    Cancel(Cancel),
 
     /// Say what became of messages whose answer was lost.
     ///
@@ -233,16 +233,28 @@ pub struct Retry {
     pub ids: Vec<MessageId>,
 
     /// All messages in this state; unknown only with --force.
-    #[arg(long, group = "which", requires = "since", value_name = "STATE")]
+    #[arg(long, group = "which", requires = "bound", value_name = "STATE")]
     pub status: Option<Retryable>,
 
-    /// With --status: only messages queued within this time, such as 2h.
-    #[arg(long, value_name = "DURATION", requires = "status", value_parser = humantime::parse_duration)]
-    pub since: Option<Duration>,
+    #[command(flatten)]
+    pub bound: Bound,
 
     /// Also messages that may have been sent. Dangerous: people may get them twice.
     #[arg(long)]
     pub force: bool,
+}
+
+/// What keeps a command for all messages in a state from reaching back for years.
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("bound").multiple(true))]
+pub struct Bound {
+    /// With --status: only messages queued within this time, such as 2h.
+    #[arg(long, value_name = "DURATION", requires = "status", group = "bound", value_parser = humantime::parse_duration)]
+    pub since: Option<Duration>,
+
+    /// With --status: only messages with this error_code, such as `failover_uncertain`.
+    #[arg(long, value_name = "CODE", requires = "status", group = "bound")]
+    pub code: Option<String>,
 }
 
 /// States from which a message can be queued again.
@@ -270,10 +282,33 @@ impl Retryable {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Ids {
+#[command(group = ArgGroup::new("which").required(true))]
+pub struct Cancel {
     /// Ids of messages.
-    #[arg(value_name = "ID", required = true, value_parser = message_id)]
+    #[arg(value_name = "ID", group = "which", value_parser = message_id)]
     pub ids: Vec<MessageId>,
+
+    /// All messages in this state.
+    #[arg(long, group = "which", requires = "bound", value_name = "STATE")]
+    pub status: Option<Cancellable>,
+
+    #[command(flatten)]
+    pub bound: Bound,
+}
+
+/// States from which all messages can be cancelled at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Cancellable {
+    /// Kept back for a person.
+    Held,
+}
+
+impl Cancellable {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Cancellable::Held => "held",
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::args::ConfigCommand;
-use crate::config::{self, AddressRange, Config, Database, Dialect, Gateway, OnUnknown, Pooler, Tls, Wake};
+use crate::config::{
+    self, AddressRange, AfterFailover, Config, Database, Dialect, Gateway, OnUnknown, Pooler, Tls, Wake,
+};
 
 pub fn run(command: ConfigCommand, path: &Path) -> anyhow::Result<ExitCode> {
     let text = match command {
@@ -108,6 +110,13 @@ fn show(config: &Config) -> String {
     page.duration_or_never("stale_after", queue.stale_after);
     page.duration_or_never("stale_after_urgent", queue.stale_after_urgent);
     page.duration("shutdown_grace", queue.shutdown_grace);
+    page.text(
+        "after_failover",
+        match queue.after_failover {
+            AfterFailover::Hold => "hold",
+            AfterFailover::Send => "send",
+        },
+    );
 
     page.section("text");
     let text = &config.text;

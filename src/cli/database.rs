@@ -44,6 +44,10 @@ impl<'a> Db<'a> {
                 Failure::new(Code::Temporary, "somebody else holds a lock; nothing was done")
                     .hint("try again; pg_stat_activity shows who has a transaction open")
             }
+            StoreError::Elsewhere { .. } => {
+                Failure::new(Code::Temporary, "the database failed over just now; nothing was done")
+                    .hint("try again")
+            }
             StoreError::Unable { .. } => {
                 Failure::new(Code::Temporary, "the database is not able to do it now; nothing was done")
                     .hint("is its disk full, or is it a replica? its log says more")

@@ -59,10 +59,18 @@ fn for_a_person(report: &StatusReport) -> Vec<String> {
             messages(queue.unknown)
         ));
     }
-    if queue.held > 0 {
+    if queue.uncertain > 0 {
+        lines.push(format!(
+            "{} set aside that may have been sent before a failover: find out, then `outboxd cancel` or `outboxd retry \
+             --force`",
+            messages(queue.uncertain)
+        ));
+    }
+    let others = queue.held - queue.uncertain;
+    if others > 0 {
         lines.push(format!(
             "{} kept back: the column error says why; `outboxd retry` or `outboxd cancel`",
-            messages(queue.held)
+            messages(others)
         ));
     }
     lines
@@ -134,6 +142,7 @@ mod tests {
                 scheduled: 2,
                 held: 0,
                 unknown: 0,
+                uncertain: 0,
                 oldest_due_seconds: 0.7,
                 all_held: false,
                 held_reason: None,

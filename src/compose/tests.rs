@@ -44,6 +44,7 @@ fn row() -> OutboxRow {
         version: RowVersion(1),
         lane: Lane::Normal,
         send_after_us: 0,
+        row_made: crate::message::CreatedAt(0),
         attempts: 0,
         recipient: Some("0871234567".to_owned()),
         body: None,

@@ -16,8 +16,8 @@ use super::raw::{At, RawConfig, RawInbox, RawLog, RawOptOut, RawQueue, RawRouteR
 use super::reader::{Reader, Reported};
 use super::secret::{Surroundings, io_reason};
 use super::{
-    Config, Database, Gateway, Log, Queue, RouteRule, Routing, Text, Wake, callbacks, database, gateway,
-    inbound,
+    AfterFailover, Config, Database, Gateway, Log, Queue, RouteRule, Routing, Text, Wake, callbacks,
+    database, gateway, inbound,
 };
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -96,6 +96,11 @@ fn queue(reader: &mut Reader<'_>, raw: &RawQueue) -> Result<Queue, Reported> {
         &raw.wake,
         &[("auto", Wake::Auto), ("notify", Wake::Notify), ("poll", Wake::Poll)],
     );
+    let after_failover = reader.choice(
+        "after_failover",
+        &raw.after_failover,
+        &[("hold", AfterFailover::Hold), ("send", AfterFailover::Send)],
+    );
     let lookahead = reader.whole("lookahead", &raw.lookahead, 2000, 10..=100_000);
     let stale = SECS(1)..=DAYS(365);
     Ok(Queue {
@@ -111,6 +116,7 @@ fn queue(reader: &mut Reader<'_>, raw: &RawQueue) -> Result<Queue, Reported> {
         ),
         shutdown_grace: reader.duration("shutdown_grace", &raw.shutdown_grace, SECS(25), MS(0)..=SECS(600)),
         wake: wake?.unwrap_or(Wake::Auto),
+        after_failover: after_failover?.unwrap_or(AfterFailover::Hold),
     })
 }
 

@@ -17,6 +17,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "body_starts_with",
     "breaker_failures",
     "ca_file",
+    "after_failover",
     "campaign_name",
     "charset",
     "class",

@@ -152,6 +152,16 @@ pub struct Queue {
     pub stale_after_urgent: Option<Duration>,
     /// How long a stopping daemon waits for answers to what it has sent.
     pub shutdown_grace: Duration,
+    pub after_failover: AfterFailover,
+}
+
+/// What becomes of queued rows when the database failed over and nobody can tell whether they were sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterFailover {
+    /// They are set aside for a person.
+    Hold,
+    /// They are sent: replication is synchronous, so nothing was lost.
+    Send,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

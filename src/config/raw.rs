@@ -184,6 +184,9 @@ pub(super) struct RawQueue {
     pub(super) stale_after_urgent: Span,
     /// How long a stopping daemon waits for answers. Default 25s.
     pub(super) shutdown_grace: Span,
+    /// Queued rows that may have been sent before the database failed over. Default hold.
+    #[schemars(extend("enum" = ["hold", "send"]))]
+    pub(super) after_failover: Text,
 }
 
 /// How numbers and texts are read.

@@ -23,8 +23,8 @@ use crate::daemon::meaning::Meaning;
 use crate::engine::Event;
 use crate::engine::dispatch::{Dispatch, Parts};
 use crate::engine::incoming::{self, Incoming};
-use crate::engine::lead::{Candidate, Lease, OwnWaves, random_bits};
-use crate::engine::memory::Memory;
+use crate::engine::lead::{Candidate, Lease, random_bits};
+use crate::engine::life::Life;
 use crate::engine::record::Recorder;
 use crate::engine::wake;
 use crate::gateway::Gateway;
@@ -70,10 +70,11 @@ enum End {
 /// Runs the daemon until it is told to stop. SIGHUP reads the file again; a file that is wrong changes nothing.
 pub async fn run(path: &Path, mut config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("could not install signal handlers")?;
+    let life = Arc::new(Life::new(identity()));
     // Kept open while the configuration is read again: whoever calls meanwhile waits instead of being turned away.
     let mut door = None;
     loop {
-        match serve(path, Arc::new(config), &mut signals, &mut door).await? {
+        match serve(path, Arc::new(config), &life, &mut signals, &mut door).await? {
             End::Stopped => return Ok(()),
             End::Reload(changed) => {
                 info!("configuration read again");
@@ -89,6 +90,7 @@ type Door = Option<(SocketAddr, Arc<TcpListener>)>;
 async fn serve(
     path: &Path,
     config: Arc<Config>,
+    life: &Arc<Life>,
     signals: &mut Signals,
     door: &mut Door,
 ) -> anyhow::Result<End> {
@@ -112,7 +114,7 @@ async fn serve(
             }
         }
     };
-    let engine = Engine::start(Arc::clone(&config), store, gateways, listening, callbacks);
+    let engine = Engine::start(Arc::clone(&config), Arc::clone(life), store, gateways, listening, callbacks);
     info!(version = env!("CARGO_PKG_VERSION"), gateways = config.gateways.len(), "ready");
     engine.attend(path, signals).await
 }
@@ -224,7 +226,7 @@ async fn look_at_database(config: &Config, store: &Store) -> Result<Result<bool,
 struct Engine {
     config: Arc<Config>,
     store: Store,
-    identity: Identity,
+    life: Arc<Life>,
     events: mpsc::Sender<Event>,
     /// Leadership, listening, receipts: end only when they are told to.
     tasks: JoinSet<&'static str>,
@@ -237,6 +239,7 @@ struct Engine {
 impl Engine {
     fn start(
         config: Arc<Config>,
+        life: Arc<Life>,
         store: Store,
         gateways: Vec<Arc<Gateway>>,
         listening: bool,
@@ -244,20 +247,19 @@ impl Engine {
     ) -> Engine {
         let (events, incoming) = mpsc::channel(EVENTS);
         let (jobs, job_queue) = mpsc::unbounded_channel();
-        let identity = identity();
         let lease = Arc::new(Lease::default());
-        let own_waves = Arc::new(OwnWaves::default());
-        let memory = Arc::new(Memory::default());
+        // What an engine before this one left there it had given up, and nothing of it was sent.
+        life.own_waves.clear();
         let mut tasks = JoinSet::new();
 
-        let recorder = Recorder::new(store.clone(), Arc::clone(&memory), events.clone());
+        let recorder = Recorder::new(store.clone(), Arc::clone(&life), events.clone());
         let recorder = spawn(recorder.run(job_queue));
         let dispatch = Dispatch::new(Parts {
             config: Arc::clone(&config),
             store: store.clone(),
             gateways,
             lease: Arc::clone(&lease),
-            own_waves: Arc::clone(&own_waves),
+            life: Arc::clone(&life),
             listening,
             events: events.clone(),
             recorder: jobs,
@@ -266,8 +268,8 @@ impl Engine {
 
         if listening {
             let ears = wake::listen(
-                config.database.clone(),
-                identity.instance.clone(),
+                (config.database.clone(), store.clone()),
+                life.identity.instance.clone(),
                 config.queue.poll_interval,
                 events.clone(),
             );
@@ -280,11 +282,9 @@ impl Engine {
             database: config.database.clone(),
             store: store.clone(),
             lease_length: config.queue.lease,
+            after_failover: config.queue.after_failover,
             lease,
-            own_waves,
-            memory,
-            identity: identity.clone(),
-            started: clock::now(),
+            life: Arc::clone(&life),
         };
         let campaign = candidate.run(events.clone());
         tasks.spawn(async move {
@@ -294,7 +294,7 @@ impl Engine {
         let (closing, is_closing) = watch::channel(false);
         if let (Some((socket, certificate)), Some(settings)) = (callbacks, config.callbacks.clone()) {
             let (incoming, queue) = Incoming::channel();
-            let writing = incoming::run(store.clone(), queue);
+            let writing = incoming::run(store.clone(), Arc::clone(&life), queue);
             tasks.spawn(async move {
                 writing.await;
                 "incoming"
@@ -313,7 +313,7 @@ impl Engine {
                 "callbacks"
             });
         }
-        Engine { config, store, identity, events, tasks, closing, dispatch, recorder }
+        Engine { config, store, life, events, tasks, closing, dispatch, recorder }
     }
 
     /// Waits for signals; ends when the engine has.
@@ -322,15 +322,20 @@ impl Engine {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Some(Signal::Reload) => if let Some(changed) = read_again(path) {
-                        let to_end = self.stop(signals, self.config.queue.shutdown_grace, RELOAD_LIMIT).await?;
-                        return Ok(if to_end { End::Stopped } else { End::Reload(changed) });
+                        if !self.stop(signals, self.config.queue.shutdown_grace, RELOAD_LIMIT).await? {
+                            return Ok(End::Reload(changed));
+                        }
+                        self.say_farewell().await;
+                        return Ok(End::Stopped);
                     },
                     Some(Signal::Terminate) => {
                         self.stop(signals, self.config.queue.shutdown_grace, LAST_WRITES).await?;
+                        self.say_farewell().await;
                         return Ok(End::Stopped);
                     }
                     Some(Signal::TerminateNow) | None => {
                         self.stop(signals, Duration::ZERO, HURRIED_WRITES).await?;
+                        self.say_farewell().await;
                         return Ok(End::Stopped);
                     }
                 },
@@ -380,12 +385,16 @@ impl Engine {
             }
         }
         self.close_door().await;
-        if let Err(error) = self.store.farewell(&self.identity).await {
-            warn!(%error, "could not say farewell");
-        }
         self.tasks.shutdown().await;
         info!("stopped");
         Ok(to_end)
+    }
+
+    /// Everything is recorded, and no heartbeat follows.
+    async fn say_farewell(&self) {
+        if let Err(error) = self.store.farewell(&self.life.identity).await {
+            warn!(%error, "could not say farewell");
+        }
     }
 }
 
@@ -431,5 +440,6 @@ fn identity() -> Identity {
         host,
         pid,
         version: env!("CARGO_PKG_VERSION"),
+        started: clock::now(),
     }
 }

@@ -27,7 +27,7 @@ impl Complaints {
     /// Whether this is to be told.
     pub fn is_news(&mut self, error: &StoreError) -> bool {
         let complaint = match error {
-            StoreError::InDoubt { .. } => Complaint::Lost,
+            StoreError::InDoubt { .. } | StoreError::Elsewhere { .. } => Complaint::Lost,
             StoreError::Unavailable(reason) => Complaint::Unavailable(reason.clone()),
             StoreError::WrongWay { .. } => Complaint::Unavailable(error.to_string()),
             StoreError::Locked { .. }

@@ -3,10 +3,14 @@
 //! gateway reports is a fact.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
+use crate::clock::{self, Moment};
+use crate::engine::life::Life;
+use crate::engine::memory::{Lately, Memory};
 use crate::message::MessageId;
 use crate::store::inbox::InboundFact;
 use crate::store::receipts::{ProcessedFact, ReceiptFact};
@@ -66,7 +70,7 @@ impl Incoming {
 }
 
 /// The batching task: ends when every [`Incoming`] is dropped.
-pub async fn run(store: Store, mut incoming: mpsc::Receiver<Waiting>) {
+pub async fn run(store: Store, life: Arc<Life>, mut incoming: mpsc::Receiver<Waiting>) {
     let mut batch: Vec<Waiting> = Vec::with_capacity(BATCH);
     while incoming.recv_many(&mut batch, BATCH).await > 0 {
         let mut receipts = Pile::default();
@@ -85,9 +89,9 @@ pub async fn run(store: Store, mut incoming: mpsc::Receiver<Waiting>) {
         }
         // One kind must not wait for, nor fail with, another.
         tokio::join!(
-            receipts.settle(&store),
-            processed.settle(&store),
-            inbound.settle(&store),
+            receipts.settle(&store, &life.memory),
+            processed.settle(&store, &life.memory),
+            inbound.settle(&store, &life.memory),
             raise_alarms(&store, refused)
         );
     }
@@ -118,9 +122,21 @@ async fn raise_alarms(store: &Store, refused: BTreeMap<(&'static str, String), V
 trait Writable: Clone + Send + Sync {
     /// Writes all of them or none. Returns how many changed something.
     fn write(store: &Store, facts: &[Self]) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    /// Where they are kept for the case that the database forgets them.
+    fn memory(memory: &Memory) -> &Lately<Self>;
+
+    /// Writing it twice does no more than writing it once.
+    fn may_be_repeated(&self) -> bool {
+        true
+    }
 }
 
 impl Writable for ReceiptFact {
+    fn memory(memory: &Memory) -> &Lately<Self> {
+        &memory.receipts
+    }
+
     async fn write(store: &Store, facts: &[Self]) -> Result<usize, StoreError> {
         let mut changed = 0;
         for round in rounds(facts, |fact| fact.reference.id) {
@@ -131,6 +147,10 @@ impl Writable for ReceiptFact {
 }
 
 impl Writable for ProcessedFact {
+    fn memory(memory: &Memory) -> &Lately<Self> {
+        &memory.processed
+    }
+
     async fn write(store: &Store, facts: &[Self]) -> Result<usize, StoreError> {
         let mut changed = 0;
         for round in rounds(facts, |fact| fact.reference.id) {
@@ -141,6 +161,14 @@ impl Writable for ProcessedFact {
 }
 
 impl Writable for InboundFact {
+    fn memory(memory: &Memory) -> &Lately<Self> {
+        &memory.inbound
+    }
+
+    fn may_be_repeated(&self) -> bool {
+        self.fingerprint.is_some()
+    }
+
     async fn write(store: &Store, facts: &[Self]) -> Result<usize, StoreError> {
         store.receive(facts).await
     }
@@ -165,7 +193,7 @@ impl<F: Writable> Pile<F> {
     }
 
     /// Writes them and answers. What the server refuses is found by halving: one fact must not keep out the others.
-    async fn settle(self, store: &Store) {
+    async fn settle(self, store: &Store, memory: &Memory) {
         let mut answers = self.answers.into_iter();
         let mut rest = vec![self.facts.as_slice()];
         let (mut gone, mut tries, mut patience) = (false, LOCKED_TRIES, LOCKED_PARTS);
@@ -178,6 +206,9 @@ impl<F: Writable> Pile<F> {
             let taken = match written {
                 Ok(changed) => {
                     debug!(facts = facts.len(), changed, "callbacks written");
+                    // Also what changed nothing: its row may be one that a failover threw back.
+                    let lasting = facts.iter().filter(|fact| fact.may_be_repeated()).cloned();
+                    F::memory(memory).remember(lasting, clock::now());
                     Taken::Committed
                 }
                 Err(Some(
@@ -191,7 +222,12 @@ impl<F: Writable> Pile<F> {
                     if let Some(error) = error {
                         // The others would only wait for the same.
                         gone = patience == 0
-                            || matches!(error, StoreError::Unavailable(_) | StoreError::InDoubt { .. });
+                            || matches!(
+                                error,
+                                StoreError::Unavailable(_)
+                                    | StoreError::InDoubt { .. }
+                                    | StoreError::Elsewhere { .. }
+                            );
                         warn!(%error, callbacks = facts.len(), "could not write callbacks; the gateway was told so");
                     }
                     Taken::Failed
@@ -203,6 +239,32 @@ impl<F: Writable> Pile<F> {
             }
         }
     }
+}
+
+/// Writes again what was taken since, after a failover that may have lost it.
+pub(super) async fn write_again(
+    store: &Store,
+    memory: &Memory,
+    since: Option<Moment>,
+) -> Result<(), StoreError> {
+    again::<ProcessedFact>(store, memory, since).await?;
+    again::<ReceiptFact>(store, memory, since).await?;
+    again::<InboundFact>(store, memory, since).await
+}
+
+async fn again<F: Writable>(store: &Store, memory: &Memory, since: Option<Moment>) -> Result<(), StoreError> {
+    for facts in F::memory(memory).since(since).chunks(BATCH) {
+        match write(store, facts, LOCKED_TRIES).await {
+            Ok(0) => {}
+            Ok(changed) => warn!(changed, "the failover had lost callbacks; written again from memory"),
+            Err(error @ (StoreError::Refused { .. } | StoreError::Answer { .. })) => {
+                // Nothing is sent for want of it.
+                warn!(%error, callbacks = facts.len(), "could not write callbacks again after the failover");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 async fn write<F: Writable>(store: &Store, facts: &[F], tries: u32) -> Result<usize, StoreError> {

@@ -4,27 +4,27 @@
 //! byte of a request is about to leave; `store::queue` checks the epoch in every wave. The first keeps a paused or
 //! cut-off leader from starting anything, the second keeps it from committing anything.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::clock::{self, Moment};
-use crate::config::Database;
+use crate::config::{AfterFailover, Database};
 use crate::engine::Event;
 use crate::engine::complaints::Complaints;
-use crate::engine::memory::Memory;
-use crate::store::control::{Identity, Role};
-use crate::store::leader::{LeaderSession, LostResult, Standing};
-use crate::store::queue::WaveKey;
+use crate::engine::failover::{self, Judgement};
+use crate::engine::life::Life;
+use crate::store::control::Role;
+use crate::store::failover::{Cluster, Uncertain};
+use crate::store::leader::{LeaderSession, Standing};
 use crate::store::{Store, StoreError};
 
-/// A new timeline is a failover, not a restored backup, if a leader was alive so shortly before.
-const FAILOVER_WITHIN: Duration = Duration::from_secs(120);
+/// Between two looks at who has spoken after a failover.
+const HEAR_AGAIN: Duration = Duration::from_millis(50);
 
 /// Between two tries of a standby for the lock. The server lets go of the lock as soon as a leader's process has ended, so
 /// this is what a takeover then takes; each try is one small statement without a write.
@@ -82,30 +82,12 @@ impl Lease {
     }
 }
 
-/// Waves of this process that are not finished. A takeover by this very process leaves them alone: their results
-/// will be known.
-#[derive(Debug, Default)]
-pub struct OwnWaves(Mutex<BTreeSet<WaveKey>>);
-
-impl OwnWaves {
-    pub fn begin(&self, key: WaveKey) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
-    }
-
-    pub fn finish(&self, key: WaveKey) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-    }
-
-    fn list(&self) -> Vec<WaveKey> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
-    }
-}
-
 /// A term of leadership as `dispatch` needs it.
 #[derive(Debug, Clone)]
 pub struct Leading {
     pub epoch: i64,
     pub held: Option<String>,
+    pub uncertain: Option<Uncertain>,
 }
 
 #[derive(Debug)]
@@ -113,11 +95,9 @@ pub struct Candidate {
     pub database: Database,
     pub store: Store,
     pub lease_length: Duration,
+    pub after_failover: AfterFailover,
     pub lease: Arc<Lease>,
-    pub own_waves: Arc<OwnWaves>,
-    pub memory: Arc<Memory>,
-    pub identity: Identity,
-    pub started: Moment,
+    pub life: Arc<Life>,
 }
 
 impl Candidate {
@@ -132,7 +112,7 @@ impl Candidate {
             if matches!(error, StoreError::InDoubt { .. } | StoreError::Unavailable(_)) {
                 // What cut off this session has cut off those that rest in the pool: each would be found out by a
                 // statement that waits for its time limit.
-                self.store.forget_idle_connections();
+                self.store.forget_connections();
             }
             let led = self.lease.until.load(Ordering::Acquire) != 0;
             if led {
@@ -157,7 +137,8 @@ impl Candidate {
         events: &mpsc::Sender<Event>,
         trouble: &mut Trouble,
     ) -> Result<Infallible, StoreError> {
-        let mut session = LeaderSession::connect(&self.database, self.lease_length).await?;
+        let home = self.life.come_home(&self.store).await?;
+        let mut session = LeaderSession::connect(&self.database, &self.store, self.lease_length).await?;
         let mut confirmed_at = match session.try_lock().await? {
             Some(at) => at,
             None => {
@@ -166,7 +147,7 @@ impl Candidate {
                 // Side by side: a heartbeat that waits for a connection must not make the takeover late.
                 tokio::select! {
                     won = self.stand_by(&mut session) => won?,
-                    never = self.keep_showing(Role::Standby) => match never {},
+                    elsewhere = self.keep_showing(Role::Standby, home) => return Err(elsewhere),
                 }
             }
         };
@@ -213,7 +194,7 @@ impl Candidate {
         let superseded = self.lease.until_superseded(epoch);
         // Side by side: a heartbeat that waits for a connection must not cost the leadership.
         tokio::select! {
-            never = self.keep_showing(Role::Leader) => match never {},
+            elsewhere = self.keep_showing(Role::Leader, home) => Err(elsewhere),
             error = looking => Err(error),
             error = confirming => Err(error),
             () = superseded => Err(StoreError::Answer {
@@ -241,20 +222,32 @@ impl Candidate {
 
     async fn take_over(&self, holder: Option<i32>) -> Result<Leading, StoreError> {
         self.lock_is_here(holder).await?;
-        let standing = self.store.standing().await?;
-        let hold = why_hold(&standing);
-        if let Some(reason) = &hold {
-            warn!(reason, "starting held: nothing is sent until `outboxd adopt`");
-            self.store.open_alarm("database_changed", "", reason).await?;
+        let (standing, judgement) = self.hear_witnesses().await?;
+        let mut hold = None;
+        let mut uncertain = false;
+        match judgement {
+            Judgement::Certain => {}
+            Judgement::Changed { reason } => {
+                warn!(reason, "starting held: nothing is sent until `outboxd adopt`");
+                self.store.open_alarm("database_changed", "", &reason).await?;
+                hold = Some(reason);
+            }
+            Judgement::Uncertain { silent } if self.after_failover == AfterFailover::Send => {
+                warn!(silent, "the database failed over; going on as after_failover says");
+            }
+            Judgement::Uncertain { silent } => {
+                warn!(
+                    silent,
+                    "the database failed over, and nobody can tell what it lost: setting aside what was queued"
+                );
+                self.store.open_alarm("failover_uncertain", "", &failover::alarm_text(&silent, 0)).await?;
+                uncertain = true;
+            }
         }
-        if standing.remembered.is_some_and(|remembered| remembered != standing.present) {
-            // Before the epoch begins, for that stores which database this is: were it the other way round and this
-            // failed, the next try would see nothing to write again, and send what was sent.
-            self.reapply().await?;
-        }
-        let term = self.store.take_over(&self.identity.instance, standing.present, hold.as_deref()).await?;
+        let instance = &self.life.identity.instance;
+        let term = self.store.take_over(instance, standing.present, hold.as_deref(), uncertain).await?;
         let unknown = loop {
-            match self.store.mark_unknown(term.epoch, &self.own_waves.list()).await {
+            match self.store.mark_unknown(term.epoch, &self.life.own_waves.list()).await {
                 Ok(count) => break count,
                 Err(StoreError::Locked { .. }) => {
                     warn!("a row whose attempt was cut off is locked by somebody; waiting for it");
@@ -266,31 +259,7 @@ impl Candidate {
             warn!(unknown, "messages were under way when the last leader ended; their outcome is unknown");
         }
         let held = term.held.then(|| term.held_reason.unwrap_or_default());
-        Ok(Leading { epoch: term.epoch, held })
-    }
-
-    /// The database is another one than before: what it lost of our results is written again.
-    async fn reapply(&self) -> Result<(), StoreError> {
-        let remembered = self.memory.recall();
-        let mut written = 0;
-        for piece in remembered.chunks(1000) {
-            let results: Vec<LostResult<'_>> = piece
-                .iter()
-                .map(|result| LostResult {
-                    id: result.id,
-                    send_after_us: result.send_after_us,
-                    attempt: result.attempt,
-                    status: result.status,
-                    gateway: &result.gateway,
-                    reference: result.reference,
-                })
-                .collect();
-            written += self.store.reapply(&results).await?;
-        }
-        if written > 0 {
-            warn!(messages = written, "the failover had lost their results; written again from memory");
-        }
-        Ok(())
+        Ok(Leading { epoch: term.epoch, held, uncertain: term.uncertain })
     }
 
     /// With two ways to the server (a pooler, and one past it) the lock may be held in another database than our
@@ -313,12 +282,31 @@ impl Candidate {
         }
     }
 
-    async fn keep_showing(&self, role: Role) -> Infallible {
+    /// Waits, for a bounded time, until everybody has spoken who may know what a failover lost. Longer than a lease:
+    /// a leader that has not noticed yet may send for so long.
+    async fn hear_witnesses(&self) -> Result<(Standing, Judgement), StoreError> {
+        let until = clock::now() + self.lease_length * 2;
+        let mut said = false;
         loop {
-            // One that fails is no reason to stop: the lock session tells whether we lead.
-            let running = clock::now().since(self.started);
-            if let Err(error) = self.store.heartbeat(&self.identity, role, running).await {
-                debug!(%error, "could not write the heartbeat");
+            let standing = self.store.standing().await?;
+            let witnesses = self.store.witnesses().await?;
+            let judgement = failover::judge(&standing, &witnesses);
+            let wait = judgement != Judgement::Certain && failover::worth_waiting(&standing, &witnesses);
+            if !wait || clock::now() >= until {
+                return Ok((standing, judgement));
+            }
+            if !std::mem::replace(&mut said, true) {
+                info!("the database failed over; waiting for the daemons that may know what it lost");
+            }
+            tokio::time::sleep(HEAR_AGAIN).await;
+        }
+    }
+
+    /// Ends when the database is another one than before.
+    async fn keep_showing(&self, role: Role, home: Cluster) -> StoreError {
+        loop {
+            if let Err(elsewhere) = self.life.show(&self.store, role, home).await {
+                return elsewhere;
             }
             tokio::time::sleep(self.beat()).await;
         }
@@ -346,29 +334,6 @@ impl Trouble {
     }
 }
 
-/// Whether this is another database than the one that messages were last sent from: a clone, a restored backup, or a
-/// replica promoted long after the last sign of life. Sending from it could send again what was sent already.
-pub fn why_hold(standing: &Standing) -> Option<String> {
-    let remembered = standing.remembered?;
-    let present = standing.present;
-    if remembered.system_identifier != present.system_identifier {
-        return Some(format!(
-            "this database is a copy: messages were last sent from cluster {}, this is cluster {}; if it is to send \
-             from now on, run `outboxd adopt`",
-            remembered.system_identifier, present.system_identifier
-        ));
-    }
-    let recent = standing.last_heartbeat.is_some_and(|age| age < FAILOVER_WITHIN);
-    if remembered.timeline != present.timeline && !recent {
-        return Some(format!(
-            "this database went back in time: it was restored or promoted (timeline {} instead of {}), and what was \
-             sent after its last sign of life is not in it; check the queue, then run `outboxd adopt`",
-            present.timeline, remembered.timeline
-        ));
-    }
-    None
-}
-
 /// Random bits from the operating system; should that fail, from the clock, which still differs from any earlier time.
 pub fn random_bits() -> u64 {
     getrandom::u64().unwrap_or_else(|_| clock::now().as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -380,41 +345,8 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    use super::{Lease, why_hold};
+    use super::Lease;
     use crate::clock;
-    use crate::store::leader::{Cluster, Standing};
-
-    fn standing(remembered: Option<(i64, i32)>, present: (i64, i32), heartbeat: Option<u64>) -> Standing {
-        let cluster = |(system_identifier, timeline)| Cluster { system_identifier, timeline };
-        Standing {
-            epoch: 1,
-            held: false,
-            held_code: None,
-            held_reason: None,
-            remembered: remembered.map(cluster),
-            present: cluster(present),
-            last_heartbeat: heartbeat.map(Duration::from_secs),
-        }
-    }
-
-    #[test]
-    fn a_new_outbox_and_an_unchanged_one_are_not_held() {
-        assert_eq!(why_hold(&standing(None, (7, 1), None)), None);
-        assert_eq!(why_hold(&standing(Some((7, 1)), (7, 1), Some(90_000))), None);
-    }
-
-    #[test]
-    fn a_copy_is_held_however_fresh_it_is() {
-        let reason = why_hold(&standing(Some((7, 1)), (8, 1), Some(1))).expect("held");
-        assert!(reason.contains("outboxd adopt"));
-    }
-
-    #[test]
-    fn a_promotion_is_held_only_when_the_last_sign_of_life_is_old() {
-        assert_eq!(why_hold(&standing(Some((7, 1)), (7, 2), Some(5))), None);
-        assert!(why_hold(&standing(Some((7, 1)), (7, 2), Some(4000))).is_some());
-        assert!(why_hold(&standing(Some((7, 3)), (7, 2), None)).is_some());
-    }
 
     #[test]
     fn a_lease_ends_by_itself_and_when_revoked() {

@@ -8,8 +8,10 @@
 pub mod complaints;
 pub mod deliver;
 pub mod dispatch;
+pub mod failover;
 pub mod incoming;
 pub mod lead;
+pub mod life;
 pub mod memory;
 pub mod plan;
 pub mod record;
@@ -87,6 +89,8 @@ pub enum Event {
     FellAsleep(Falling, Result<(), StoreError>),
     /// Rows were queued again by the sweep.
     Swept,
+    /// What a failover had made uncertain may have changed.
+    Settled,
     /// Stop in good order, and wait no longer than this for what is under way.
     Stop {
         grace: Duration,

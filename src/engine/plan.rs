@@ -20,7 +20,7 @@ use crate::clock::Moment;
 use crate::compose::Draft;
 use crate::engine::plan::cursor::Cursor;
 pub use crate::engine::plan::cursor::{Read, ReadKind};
-use crate::message::{AttemptNo, Lane, MessageId, Position, RowVersion};
+use crate::message::{AttemptNo, CreatedAt, Lane, MessageId, Position, RowVersion};
 
 /// Index of a gateway in the configuration's order.
 pub type GatewayIndex = usize;
@@ -39,6 +39,7 @@ pub struct Ready {
     pub version: RowVersion,
     pub lane: Lane,
     pub position: Position,
+    pub row_made: CreatedAt,
     pub attempts: AttemptNo,
     pub draft: Draft,
 }

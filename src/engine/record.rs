@@ -12,8 +12,9 @@ use tracing::{debug, error, info, warn};
 use crate::clock::{self, Moment};
 use crate::engine::Event;
 use crate::engine::complaints::Complaints;
-use crate::engine::memory::{Memory, Remembered};
+use crate::engine::life::Life;
 use crate::message::{MessageId, NotifyRef, Position, Status};
+use crate::store::failover::Fact;
 use crate::store::queue::WaveKey;
 use crate::store::record::{Fits, Misfit, RECORD, Record, Recorded};
 use crate::store::{Store, StoreError};
@@ -62,7 +63,7 @@ pub struct Done {
 #[derive(Debug)]
 pub struct Recorder {
     store: Store,
-    memory: Arc<Memory>,
+    life: Arc<Life>,
     events: mpsc::Sender<Event>,
     pending: Vec<Entry>,
     /// Parts of a batch that the server refused, each to be written by itself: joined with others again, the record
@@ -85,10 +86,10 @@ struct Trouble {
 }
 
 impl Recorder {
-    pub fn new(store: Store, memory: Arc<Memory>, events: mpsc::Sender<Event>) -> Recorder {
+    pub fn new(store: Store, life: Arc<Life>, events: mpsc::Sender<Event>) -> Recorder {
         Recorder {
             store,
-            memory,
+            life,
             events,
             pending: Vec::new(),
             suspects: Vec::new(),
@@ -152,9 +153,9 @@ impl Recorder {
             && self.finished.is_empty()
     }
 
-    /// Only finished waves are left, and the database is away: a takeover finds nothing open in them and deletes them.
+    /// Only finished waves are left, and the database is away, not only one connection: it was tried again. A takeover
+    /// finds nothing open in them and deletes them.
     fn may_leave_the_rest(&self) -> bool {
-        // One connection that was lost is not a database that is away.
         let away = self.trouble.as_ref().is_some_and(|trouble| trouble.pause > TROUBLE_MIN);
         away && self.pending.is_empty() && self.suspects.is_empty() && self.later.is_empty()
     }
@@ -208,7 +209,7 @@ impl Recorder {
         self.finished_since = None;
         let sizes: Vec<(MessageId, bool)> =
             batch.iter().map(|r| (r.id, r.status == Status::Queued && !r.held)).collect();
-        let remembered = remember(&batch, &positions, clock::now());
+        let facts = facts(&batch);
         let outcome = match self.store.record(batch, &finished).await {
             Err((StoreError::Locked { .. }, batch)) => {
                 debug!("a row is locked by somebody; writing the others");
@@ -228,7 +229,7 @@ impl Recorder {
                     info!("results are being written again");
                 }
                 // Also what did not fit or was locked: it was sent all the same.
-                self.memory.remember(remembered.into_iter(), clock::now());
+                self.life.memory.results.remember(facts, clock::now());
                 self.account(recorded, &sizes, &positions).await;
             }
             Err((error @ (StoreError::Refused { .. } | StoreError::Answer { .. }), batch)) => {
@@ -369,16 +370,15 @@ impl Recorder {
 }
 
 /// What a failover must not make us forget: what was sent, or may have been, or was refused by the gateway.
-fn remember(batch: &[Record], positions: &HashMap<MessageId, Position>, now: Moment) -> Vec<Remembered> {
+fn facts(batch: &[Record]) -> Vec<Fact> {
     batch
         .iter()
         .filter(|record| matches!(record.status, Status::Accepted | Status::Unknown | Status::Failed))
         .filter_map(|record| {
-            let Fits::Attempt { number: attempt, .. } = record.fits else { return None };
-            Some(Remembered {
-                at: now,
+            let Fits::Attempt { number: attempt, row_made } = record.fits else { return None };
+            Some(Fact {
                 id: record.id,
-                send_after_us: positions.get(&record.id)?.send_after_us,
+                row_made,
                 attempt,
                 status: record.status,
                 gateway: Arc::clone(record.gateway.as_ref()?),

@@ -263,10 +263,15 @@ pub async fn fall_asleep(store: &Store, falling: &Falling) -> Result<(), StoreEr
 }
 
 /// Keeps a LISTEN connection for the life of the process. A fault is said once, and once when it has gone.
-pub async fn listen(database: Database, instance: String, echo_every: Duration, events: mpsc::Sender<Event>) {
+pub async fn listen(
+    (database, store): (Database, Store),
+    instance: String,
+    echo_every: Duration,
+    events: mpsc::Sender<Event>,
+) {
     let mut deaf_said = false;
     loop {
-        match listen_once(&database, &instance, echo_every, &events, &mut deaf_said).await {
+        match listen_once((&database, &store), &instance, echo_every, &events, &mut deaf_said).await {
             Ok(()) => return,
             Err(error) => {
                 if !deaf_said {
@@ -284,13 +289,13 @@ pub async fn listen(database: Database, instance: String, echo_every: Duration, 
 
 /// `Ok`: nobody wants to hear any more.
 async fn listen_once(
-    database: &Database,
+    (database, store): (&Database, &Store),
     instance: &str,
     echo_every: Duration,
     events: &mpsc::Sender<Event>,
     deaf_said: &mut bool,
 ) -> Result<(), StoreError> {
-    let mut listener = Listener::connect(database, instance).await?;
+    let mut listener = Listener::connect(database, store, instance).await?;
     let mut number = 0_u64;
     loop {
         number += 1;

@@ -15,8 +15,10 @@ use tokio_postgres::{Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Database, Pooler, Tls};
+use crate::store::failover::Expected;
+use crate::store::hosts::Connector;
 use crate::store::transaction::Way;
-use crate::store::{StoreError, plain};
+use crate::store::{StoreError, hosts, plain};
 
 /// What a row of someone else's lock may cost a flush before the locked rows are left out.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
@@ -28,12 +30,13 @@ const TRANSACTION_PAUSE: Duration = Duration::from_secs(2);
 /// A setting without a meaning to the server. A session that does not have it was not begun as we asked.
 const MARK: &str = "-c outboxd.session=ours";
 
+pub(super) type TlsStream = <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream;
+
 /// A connection that is driven by its owner.
-pub type Direct =
-    (Client, Connection<Socket, <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream>);
+pub type Direct = (Client, Connection<Socket, TlsStream>);
 
 /// Connections for short statements, and how statements go over them.
-pub(super) fn pool(database: &Database) -> Result<(Pool, Way), StoreError> {
+pub(super) fn pool(database: &Database, expected: &Expected) -> Result<(Pool, Way), StoreError> {
     let settings = settings(database.timeout);
     let mut config = database.connect.clone();
     let way = match database.pooler {
@@ -43,12 +46,17 @@ pub(super) fn pool(database: &Database) -> Result<(Pool, Way), StoreError> {
         }
         Pooler::Transaction => Way::Pooler { begin: begin(&settings).into() },
     };
-    let manager = Manager::from_config(
+    let manager = Manager::from_connect(
         config,
-        tls(database)?,
+        Connector { tls: tls(database)?, expected: expected.clone() },
         ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
-    let mut pool = Pool::builder(manager).max_size(database.pool_size);
+    let expected = expected.clone();
+    let still_good = Hook::sync_fn(move |_, metrics| {
+        let outdated = expected.is_outdated(metrics.age());
+        if outdated { Err(HookError::message("it may lead to another server")) } else { Ok(()) }
+    });
+    let mut pool = Pool::builder(manager).max_size(database.pool_size).pre_recycle(still_good);
     if let Way::Session = way {
         pool = pool.post_create(Hook::async_fn(|client, _| {
             Box::pin(async move {
@@ -106,11 +114,15 @@ pub(super) fn begin(settings: &Settings) -> String {
 }
 
 /// One session of its own, with settings of its own (`-c name=value …`).
-pub async fn direct(database: &Database, settings: &str) -> Result<Direct, StoreError> {
+pub(super) async fn direct(
+    database: &Database,
+    expected: &Expected,
+    settings: &str,
+) -> Result<Direct, StoreError> {
     let mut config = database.connect.clone();
     config.options(join_options(&config, settings));
     let work = async {
-        let (client, mut connection) = connect(database, &config).await?;
+        let (client, mut connection) = connect(database, &config, expected).await?;
         let ours = tokio::select! {
             ours = is_ours(&client) => ours.map_err(|error| failed(&error))?,
             ended = &mut connection => return Err(closed(ended)),
@@ -121,12 +133,17 @@ pub async fn direct(database: &Database, settings: &str) -> Result<Direct, Store
 }
 
 /// One connection without settings, whatever it leads to.
-pub(super) async fn bare(database: &Database) -> Result<Direct, StoreError> {
-    in_time(database, connect(database, &database.connect)).await
+pub(super) async fn bare(database: &Database, expected: &Expected) -> Result<Direct, StoreError> {
+    in_time(database, connect(database, &database.connect, expected)).await
 }
 
-async fn connect(database: &Database, config: &tokio_postgres::Config) -> Result<Direct, StoreError> {
-    config.connect(tls(database)?).await.map_err(|error| failed(&error))
+async fn connect(
+    database: &Database,
+    config: &tokio_postgres::Config,
+    expected: &Expected,
+) -> Result<Direct, StoreError> {
+    // On the heap: a log-in over TLS is a large future.
+    Box::pin(hosts::connect(config, tls(database)?, expected)).await.map_err(|error| failed(&error))
 }
 
 /// `connect_timeout` covers only TCP; TLS and authentication can hang as well.

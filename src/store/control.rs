@@ -1,12 +1,14 @@
-//! What the daemon shows to people and hears from them through the database: heartbeat, alarms, gateways, hold and
-//! resume; and the register that the doorbell reads.
+//! What the daemon shows to people and hears from them through the database: alarms, gateways, hold and resume; and the
+//! register that the doorbell reads.
 
 use std::time::Duration;
 
+use crate::clock::Moment;
+use crate::store::failover::Uncertain;
 pub use crate::store::statement::CONTROL;
 use crate::store::statement::{
-    ALARM_CLEAR, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, HEARTBEAT, LOCK_HOLDERS, NUMBER_PLAN,
-    REGISTER, SLEEP_BARRIER, SLEEP_SETTLED,
+    ALARM_CLEAR, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, LOCK_HOLDERS, NUMBER_PLAN, REGISTER,
+    SLEEP_BARRIER, SLEEP_SETTLED,
 };
 use crate::store::{Store, StoreError, column};
 
@@ -18,6 +20,7 @@ pub struct Identity {
     pub host: String,
     pub pid: i32,
     pub version: &'static str,
+    pub started: Moment,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,15 @@ pub struct DatabaseClock {
     pub last_sign_of_life_us: Option<i64>,
 }
 
+impl Role {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Role::Leader => "leader",
+            Role::Standby => "standby",
+        }
+    }
+}
+
 /// What a person, or a daemon that took callbacks, may have asked for.
 #[derive(Debug)]
 pub struct Orders {
@@ -46,6 +58,7 @@ pub struct Orders {
     /// Gateways that are to be stopped, and why.
     pub stopped: Vec<(String, String)>,
     pub clock: DatabaseClock,
+    pub uncertain: Option<Uncertain>,
 }
 
 /// What the database says about the doorbell.
@@ -67,33 +80,14 @@ pub struct SleepBarrier {
 }
 
 impl Store {
-    pub async fn heartbeat(&self, me: &Identity, role: Role, running: Duration) -> Result<(), StoreError> {
-        let role = match role {
-            Role::Leader => "leader",
-            Role::Standby => "standby",
-        };
-        self.query(
-            HEARTBEAT,
-            &[
-                /* instance */ &me.instance,
-                /* host */ &me.host,
-                /* pid */ &me.pid,
-                /* version */ &me.version,
-                /* role */ &role,
-                /* started */ &running.as_secs_f64(),
-            ],
-        )
-        .await?;
-        Ok(())
-    }
-
+    /// To be said after the last heartbeat, with everything recorded.
     pub async fn farewell(&self, me: &Identity) -> Result<(), StoreError> {
         self.query(FAREWELL, &[/* instance */ &me.instance]).await?;
         Ok(())
     }
 
     pub async fn orders(&self, epoch: i64) -> Result<Orders, StoreError> {
-        let row = self.query_one(CONTROL, &[/* epoch */ &epoch]).await?;
+        let row = self.query_one(CONTROL, &[/* epoch */ &epoch, /* timeline */ &self.expected.get()]).await?;
         Ok(Orders {
             leads: column(CONTROL, &row, 0)?,
             held: column(CONTROL, &row, 1)?,
@@ -103,9 +97,10 @@ impl Store {
                 .into_iter()
                 .zip(column::<Vec<String>>(CONTROL, &row, 5)?)
                 .collect(),
+            uncertain: Uncertain::of(CONTROL, &row, 6)?,
             clock: DatabaseClock {
-                us: column(CONTROL, &row, 6)?,
-                last_sign_of_life_us: column(CONTROL, &row, 7)?,
+                us: column(CONTROL, &row, 8)?,
+                last_sign_of_life_us: column(CONTROL, &row, 9)?,
             },
         })
     }

@@ -97,6 +97,7 @@ impl Store {
                     &effects,
                     &apps,
                     &fingerprints,
+                    /* timeline */ &self.expected.get(),
                 ],
             )
             .await?;

@@ -15,11 +15,12 @@ use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 use crate::clock::{self, Moment};
 use crate::config::Database;
-use crate::message::{AttemptNo, CreatedAt, MessageId, Nonce, NotifyRef, Status};
-use crate::store::queue::{Timestamp, WaveKey};
+use crate::message::{AttemptNo, CreatedAt, MessageId, Nonce, NotifyRef};
+use crate::store::failover::{Cluster, Uncertain};
+use crate::store::queue::WaveKey;
 use crate::store::statement::{
     ADOPT, CONFIRM, DELETE_OLD_WAVES, LEADER_READ, LEADER_TAKE, LOCK_LIMIT, LOCK_SEEN, LOCK_SESSION,
-    LOCK_TRANSACTION, MARK_UNKNOWN, OPEN_WAVES, REAPPLY,
+    LOCK_TRANSACTION, MARK_UNKNOWN, OPEN_WAVES,
 };
 use crate::store::transaction::typed;
 use crate::store::{Statement, Store, StoreError, classify, column, connect, in_doubt, plain};
@@ -60,19 +61,24 @@ impl std::fmt::Debug for LeaderSession {
 
 impl LeaderSession {
     /// Connects, and makes sure that the server will throw us out when we fall silent.
-    pub async fn connect(database: &Database, lease: Duration) -> Result<LeaderSession, StoreError> {
+    pub async fn connect(
+        database: &Database,
+        store: &Store,
+        lease: Duration,
+    ) -> Result<LeaderSession, StoreError> {
         let session = |(client, connection), hold| {
             let driver: Driver = Box::pin(connection);
             LeaderSession { client, driver, hold, lease, holder: None }
         };
+        let expected = &store.expected;
         let Some(sessions) = database.sessions() else {
             let begin = begin(lease);
-            return Ok(session(connect::bare(database).await?, Hold::Transaction { begin }));
+            return Ok(session(connect::bare(database, expected).await?, Hold::Transaction { begin }));
         };
         let ms = lease.as_millis();
         let settings =
             format!("-c idle_session_timeout={ms} -c statement_timeout={ms} -c search_path=pg_catalog");
-        let mut session = session(connect::direct(sessions, &settings).await?, Hold::Session);
+        let mut session = session(connect::direct(sessions, expected, &settings).await?, Hold::Session);
         let LeaderSession { client, driver, .. } = &mut session;
         let row = ask(driver, lease, LOCK_LIMIT, client.query_typed_one(LOCK_LIMIT.sql, &[])).await?;
         thrown_out_after(column(LOCK_LIMIT, &row, 0)?, lease)?;
@@ -209,24 +215,9 @@ pub struct Standing {
     /// Cluster that messages were last sent from; `None`: none yet.
     pub remembered: Option<Cluster>,
     pub present: Cluster,
-    pub last_heartbeat: Option<Duration>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cluster {
-    pub system_identifier: i64,
-    pub timeline: i32,
-}
-
-/// A result that the daemon remembers and the database may have lost.
-#[derive(Debug)]
-pub struct LostResult<'a> {
-    pub id: MessageId,
-    pub send_after_us: i64,
-    pub attempt: AttemptNo,
-    pub status: Status,
-    pub gateway: &'a str,
-    pub reference: NotifyRef,
+    /// Instance that led last.
+    pub last_leader: Option<String>,
+    pub uncertain: Option<Uncertain>,
 }
 
 /// An epoch that has begun.
@@ -235,6 +226,16 @@ pub struct Term {
     pub epoch: i64,
     pub held: bool,
     pub held_reason: Option<String>,
+    pub uncertain: Option<Uncertain>,
+}
+
+/// What an adoption changed.
+#[derive(Debug)]
+pub struct Adopted {
+    /// Why everything was held, if it was for that reason; a hold by an operator stays.
+    pub was_held: Option<String>,
+    /// What was not due yet when the database failed over goes on.
+    pub was_uncertain: bool,
 }
 
 impl Store {
@@ -248,7 +249,6 @@ impl Store {
         let row = self.query_one(LEADER_READ, &[]).await?;
         let remembered_id: Option<i64> = column(LEADER_READ, &row, 4)?;
         let remembered_timeline: Option<i32> = column(LEADER_READ, &row, 5)?;
-        let heartbeat: Option<f64> = column(LEADER_READ, &row, 8)?;
         Ok(Standing {
             epoch: column(LEADER_READ, &row, 0)?,
             held: column(LEADER_READ, &row, 1)?,
@@ -261,16 +261,19 @@ impl Store {
                 system_identifier: column(LEADER_READ, &row, 6)?,
                 timeline: column(LEADER_READ, &row, 7)?,
             },
-            last_heartbeat: heartbeat.map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()),
+            last_leader: column(LEADER_READ, &row, 8)?,
+            uncertain: Uncertain::of(LEADER_READ, &row, 9)?,
         })
     }
 
-    /// Begins a new epoch; `hold` says why nothing may be sent in it.
+    /// Begins a new epoch. `hold` says why nothing may be sent in it; `uncertain`: nobody could tell what a failover
+    /// lost.
     pub async fn take_over(
         &self,
         instance: &str,
         cluster: Cluster,
         hold: Option<&str>,
+        uncertain: bool,
     ) -> Result<Term, StoreError> {
         let row = self
             .query_one(
@@ -280,6 +283,7 @@ impl Store {
                     /* system_identifier */ &cluster.system_identifier,
                     /* timeline */ &cluster.timeline,
                     /* hold */ &hold,
+                    /* uncertain */ &uncertain,
                 ],
             )
             .await?;
@@ -287,6 +291,7 @@ impl Store {
             epoch: column(LEADER_TAKE, &row, 0)?,
             held: column(LEADER_TAKE, &row, 1)?,
             held_reason: column(LEADER_TAKE, &row, 2)?,
+            uncertain: Uncertain::of(LEADER_TAKE, &row, 3)?,
         })
     }
 
@@ -295,7 +300,8 @@ impl Store {
     pub async fn mark_unknown(&self, epoch: i64, own: &[WaveKey]) -> Result<u64, StoreError> {
         let epochs: Vec<i64> = own.iter().map(|w| w.epoch).collect();
         let seqs: Vec<i64> = own.iter().map(|w| w.seq).collect();
-        let rows = self.query(OPEN_WAVES, &[&epoch, &epochs, &seqs]).await?;
+        let timeline = self.expected.get();
+        let rows = self.query(OPEN_WAVES, &[&epoch, &epochs, &seqs, &timeline]).await?;
         let mut ids: Vec<i64> = Vec::with_capacity(rows.len());
         let mut rows_made: Vec<CreatedAt> = Vec::with_capacity(rows.len());
         let mut attempts: Vec<AttemptNo> = Vec::with_capacity(rows.len());
@@ -348,29 +354,19 @@ impl Store {
                 .await?;
             marked += u64::try_from(rows.len()).unwrap_or(u64::MAX);
         }
-        transaction.query(DELETE_OLD_WAVES, &[&epoch, &epochs, &seqs]).await?;
+        transaction.query(DELETE_OLD_WAVES, &[&epoch, &epochs, &seqs, &timeline]).await?;
         transaction.commit().await?;
         Ok(marked)
     }
 
-    /// Writes results again that a failover has lost; rows that still have theirs are left alone. Returns how many.
-    pub async fn reapply(&self, results: &[LostResult<'_>]) -> Result<usize, StoreError> {
-        let ids: Vec<i64> = results.iter().map(|r| r.id.0).collect();
-        let times: Vec<Timestamp> = results.iter().map(|r| Timestamp(r.send_after_us)).collect();
-        let attempts: Vec<AttemptNo> = results.iter().map(|r| r.attempt).collect();
-        let statuses: Vec<&str> = results.iter().map(|r| r.status.as_str()).collect();
-        let gateways: Vec<&str> = results.iter().map(|r| r.gateway).collect();
-        let refs: Vec<String> = results.iter().map(|r| r.reference.encode()).collect();
-        let rows = self.query(REAPPLY, &[&ids, &times, &attempts, &statuses, &gateways, &refs]).await?;
-        Ok(rows.len())
-    }
-
-    /// A person says that this is the database to send from. Returns why it was held, if it was for that reason; a hold
-    /// by an operator stays.
-    pub async fn adopt(&self, cluster: Cluster) -> Result<Option<String>, StoreError> {
+    /// A person says that this is the database to send from.
+    pub async fn adopt(&self, cluster: Cluster) -> Result<Adopted, StoreError> {
         let row = self.query_one(ADOPT, &[&cluster.system_identifier, &cluster.timeline]).await?;
         let changed: bool = column(ADOPT, &row, 0)?;
         let reason: Option<String> = column(ADOPT, &row, 1)?;
-        Ok(changed.then(|| reason.unwrap_or_else(|| "no reason was noted".to_owned())))
+        Ok(Adopted {
+            was_held: changed.then(|| reason.unwrap_or_else(|| "no reason was noted".to_owned())),
+            was_uncertain: column(ADOPT, &row, 2)?,
+        })
     }
 }

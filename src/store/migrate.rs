@@ -6,6 +6,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Transaction};
 
 use crate::config::Database;
+use crate::store::failover::Expected;
 use crate::store::statement::{SCHEMA_EXISTS, SCHEMA_VERSION};
 use crate::store::{Store, StoreError, column, connect, plain};
 
@@ -118,7 +119,8 @@ pub async fn migrate(
     mut progress: impl FnMut(&Migration),
 ) -> Result<Vec<&'static str>, StoreError> {
     // Nothing below needs a session, so that it works through any pooler.
-    let (mut client, connection) = connect::bare(database.sessions().unwrap_or(database)).await?;
+    let sessions = database.sessions().unwrap_or(database);
+    let (mut client, connection) = connect::bare(sessions, &Expected::default()).await?;
     let mut applied_now = Vec::new();
     let work = async {
         for migration in MIGRATIONS {

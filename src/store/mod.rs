@@ -5,6 +5,8 @@
 
 pub mod connect;
 pub mod control;
+pub mod failover;
+mod hosts;
 pub mod inbox;
 pub mod inspect;
 pub mod leader;
@@ -27,8 +29,12 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use crate::config::Database;
+use crate::store::failover::Expected;
 pub use crate::store::statement::Statement;
 use crate::store::transaction::Way;
+
+/// Raised by `outboxd.expect_timeline`.
+const ELSEWHERE: &str = "OB001";
 
 /// What callers do differently about a failure.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +45,9 @@ pub enum StoreError {
     /// The connection went, or stayed silent, while a statement was under way: it may have been carried out.
     #[error("lost the connection to PostgreSQL while running {statement}: {reason}")]
     InDoubt { statement: &'static str, reason: String },
+    /// The server is not the one that the statement was meant for: the database failed over. Nothing happened.
+    #[error("{statement} came to another server than it was meant for: {reason}")]
+    Elsewhere { statement: &'static str, reason: String },
     /// Somebody else holds a lock on a row; nothing happened.
     #[error("{statement} met a locked row")]
     Locked { statement: &'static str },
@@ -63,6 +72,7 @@ impl StoreError {
         match self {
             StoreError::Unavailable(_) | StoreError::WrongWay { .. } => None,
             StoreError::InDoubt { statement, .. }
+            | StoreError::Elsewhere { statement, .. }
             | StoreError::Locked { statement }
             | StoreError::Unable { statement, .. }
             | StoreError::Refused { statement, .. }
@@ -77,6 +87,7 @@ pub struct Store {
     pool: Pool,
     way: Way,
     timeout: Duration,
+    expected: Expected,
 }
 
 impl std::fmt::Debug for Store {
@@ -88,12 +99,14 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Prepares the pool; connects only when first used.
     pub fn open(database: &Database) -> Result<Store, StoreError> {
-        let (pool, way) = connect::pool(database)?;
-        Ok(Store { pool, way, timeout: database.timeout })
+        let expected = Expected::default();
+        let (pool, way) = connect::pool(database, &expected)?;
+        Ok(Store { pool, way, timeout: database.timeout, expected })
     }
 
     /// Closes the connections that nobody uses now. Those in use end with their statement, well or by its time limit.
-    pub fn forget_idle_connections(&self) {
+    pub fn forget_connections(&self) {
+        self.expected.start_over();
         self.pool.retain(|_, _| false);
     }
 
@@ -117,7 +130,7 @@ impl Store {
     ) -> Result<Vec<Row>, StoreError> {
         let client = self.connection().await?;
         match tokio::time::timeout(self.timeout, self.way.alone(&client, statement, params)).await {
-            Ok(Err(error @ StoreError::InDoubt { .. })) => {
+            Ok(Err(error @ (StoreError::InDoubt { .. } | StoreError::Elsewhere { .. }))) => {
                 discard(client);
                 Err(error)
             }
@@ -161,6 +174,8 @@ fn classify(statement: Statement, error: &tokio_postgres::Error) -> StoreError {
         || *code == SqlState::T_R_SERIALIZATION_FAILURE
     {
         StoreError::Locked { statement: statement.name }
+    } else if code.code() == ELSEWHERE {
+        StoreError::Elsewhere { statement: statement.name, reason: plain(error) }
     } else if *code == SqlState::ADMIN_SHUTDOWN
         || *code == SqlState::CRASH_SHUTDOWN
         || *code == SqlState::CANNOT_CONNECT_NOW

@@ -56,6 +56,7 @@ pub struct WaveEntry {
     pub id: MessageId,
     pub attempt: AttemptNo,
     pub version: RowVersion,
+    pub row_made: CreatedAt,
     /// Looked up among those who opted out; `None`: sent whether they did or not.
     pub recipient: Option<String>,
 }
@@ -115,6 +116,7 @@ impl Store {
         let ids: Vec<i64> = wave.entries.iter().map(|e| e.id.0).collect();
         let attempts: Vec<i32> = wave.entries.iter().map(|e| e.attempt).collect();
         let versions: Vec<RowVersion> = wave.entries.iter().map(|e| e.version).collect();
+        let rows_made: Vec<CreatedAt> = wave.entries.iter().map(|e| e.row_made).collect();
         let recipients: Vec<Option<&str>> = wave.entries.iter().map(|e| e.recipient.as_deref()).collect();
         let row = self
             .query_one(
@@ -128,6 +130,7 @@ impl Store {
                     /* attempts */ &attempts,
                     /* versions */ &versions,
                     /* recipients */ &recipients,
+                    /* rows made */ &rows_made,
                 ],
             )
             .await?;
@@ -191,6 +194,7 @@ fn due_row(lane: Lane, row: &tokio_postgres::Row) -> Result<DueRow, StoreError> 
             version: column(DISCOVER, row, 1)?,
             lane,
             send_after_us: send_after.0,
+            row_made: column(DISCOVER, row, 13)?,
             attempts: column(DISCOVER, row, 4)?,
             recipient: column(DISCOVER, row, 5)?,
             body: column(DISCOVER, row, 6)?,

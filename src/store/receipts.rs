@@ -72,6 +72,7 @@ impl Store {
                     /* refs */ &references.refs,
                     /* statuses */ &statuses,
                     /* notes */ &notes,
+                    /* timeline */ &self.expected.get(),
                 ],
             )
             .await?;
@@ -116,6 +117,7 @@ impl Store {
                     /* statuses */ &statuses,
                     /* codes */ &codes,
                     /* errors */ &errors,
+                    /* timeline */ &self.expected.get(),
                 ],
             )
             .await?;
@@ -140,6 +142,7 @@ impl Store {
                     /* nonces */ &references.nonces,
                     /* refs */ &references.refs,
                     /* errors */ &errors,
+                    /* timeline */ &self.expected.get(),
                 ],
             )
             .await?;

@@ -136,7 +136,7 @@ impl Store {
         batch: Vec<Record>,
         finished: &[WaveKey],
     ) -> Result<Recorded, (StoreError, Vec<Record>)> {
-        let columns = Columns::of(&batch, finished);
+        let columns = Columns::of(&batch, finished, self.expected.get());
         let written = match self.query(RECORD, &columns.params()).await {
             Ok(rows) => rows,
             Err(error) => return Err((error, batch)),
@@ -178,7 +178,7 @@ impl Store {
         };
         let free = ids_of(transaction.query(LOCK_FREE, &[/* ids */ &ids]).await?)?;
         let chosen: Vec<Record> = batch.iter().filter(|r| free.contains(&r.id.0)).cloned().collect();
-        let columns = Columns::of(&chosen, &[]);
+        let columns = Columns::of(&chosen, &[], self.expected.get());
         let written = ids_of(transaction.query(RECORD, &columns.params()).await?)?;
         transaction.commit().await?;
         Ok((free, written))
@@ -257,10 +257,11 @@ struct Columns<'a> {
     segments: Vec<Option<i16>>,
     epochs: Vec<i64>,
     seqs: Vec<i64>,
+    timeline: Option<i32>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(batch: &'a [Record], finished: &[WaveKey]) -> Columns<'a> {
+    fn of(batch: &'a [Record], finished: &[WaveKey], timeline: Option<i32>) -> Columns<'a> {
         Columns {
             ids: batch.iter().map(|r| r.id.0).collect(),
             rows_made: batch.iter().map(|r| r.fits.row_made()).collect(),
@@ -278,10 +279,11 @@ impl<'a> Columns<'a> {
             segments: batch.iter().map(|r| r.segments).collect(),
             epochs: finished.iter().map(|w| w.epoch).collect(),
             seqs: finished.iter().map(|w| w.seq).collect(),
+            timeline,
         }
     }
 
-    fn params(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 16] {
+    fn params(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 17] {
         [
             &self.ids,
             &self.rows_made,
@@ -299,6 +301,7 @@ impl<'a> Columns<'a> {
             &self.segments,
             &self.epochs,
             &self.seqs,
+            &self.timeline,
         ]
     }
 }

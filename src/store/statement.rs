@@ -40,26 +40,28 @@ statements! {
         DISCOVER "native/discover" [TEXT, TIMESTAMPTZ, INT8, TIMESTAMPTZ, INT8, TEXT_ARRAY, INT8];
         NEXT_DUE "native/next_due" [];
         TEMPLATES "native/templates" [];
-        WAVE "native/wave" [INT8, INT8, TEXT, TEXT, INT8_ARRAY, INT4_ARRAY, XID_ARRAY, TEXT_ARRAY];
+        WAVE "native/wave" [
+            INT8, INT8, TEXT, TEXT, INT8_ARRAY, INT4_ARRAY, XID_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY
+        ];
         SETTLE_NOTED "native/settle_noted" [INT8_ARRAY];
         WAVE_TOMBSTONE "native/wave_tombstone" [INT8, INT8, TEXT, TEXT];
         RECORD "native/record" [
             INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, INT4_ARRAY, XID_ARRAY, TEXT_ARRAY, BOOL_ARRAY, TEXT_ARRAY,
-            TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT2_ARRAY, INT8_ARRAY, INT8_ARRAY
+            TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT2_ARRAY, INT8_ARRAY, INT8_ARRAY, INT4
         ];
         LOCK_FREE "native/lock_free" [INT8_ARRAY];
         READ_STATES "native/read_states" [INT8_ARRAY];
         ATTEMPT_NOTE "daemon/attempt_note" [
             INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY
         ];
-        RECEIPTS "native/receipts" [INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY];
+        RECEIPTS "native/receipts" [INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4];
         PROCESSED "native/processed" [
-            INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY
+            INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4
         ];
-        NO_CREDIT "native/no_credit" [INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY];
+        NO_CREDIT "native/no_credit" [INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4];
         INBOUND "native/inbound" [
             TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, INT4_ARRAY, TEXT_ARRAY,
-            INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY
+            INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4
         ];
 
         // What changes rows without anybody sending.
@@ -68,6 +70,8 @@ statements! {
         DUE_AGAIN "native/due_again" [INT8];
         MARK_OVERDUE "native/mark_overdue" [FLOAT8];
         REQUEUE_REFUSED "native/requeue_refused" [INT8_ARRAY, TEXT_ARRAY];
+        UNCERTAIN "native/uncertain" [];
+        RELEASE "native/release" [];
 
         // Leadership.
         LOCK_LIMIT "daemon/lock_limit" [];
@@ -75,21 +79,25 @@ statements! {
         LOCK_TRANSACTION "daemon/lock_transaction" [INT8];
         LOCK_SEEN "daemon/lock_seen" [INT8, INT4];
         LEADER_READ "daemon/leader_read" [];
-        LEADER_TAKE "daemon/leader_take" [TEXT, INT8, INT4, TEXT];
-        OPEN_WAVES "daemon/open_waves" [INT8, INT8_ARRAY, INT8_ARRAY];
-        DELETE_OLD_WAVES "daemon/delete_old_waves" [INT8, INT8_ARRAY, INT8_ARRAY];
+        LEADER_TAKE "daemon/leader_take" [TEXT, INT8, INT4, TEXT, BOOL];
+        OPEN_WAVES "daemon/open_waves" [INT8, INT8_ARRAY, INT8_ARRAY, INT4];
+        DELETE_OLD_WAVES "daemon/delete_old_waves" [INT8, INT8_ARRAY, INT8_ARRAY, INT4];
         MARK_UNKNOWN "native/mark_unknown" [
             INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT
         ];
         REAPPLY "native/reapply" [
-            INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY
+            INT8_ARRAY, TIMESTAMPTZ_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4
         ];
+        HERE "daemon/here" [TEXT];
+        VOUCH "daemon/vouch" [TEXT, TEXT, INT4, TEXT, TEXT, FLOAT8, INT8, INT4, BOOL, TEXT];
+        WITNESSES "daemon/witnesses" [];
+        CERTAIN "daemon/certain" [INT8];
         ADOPT "daemon/adopt" [INT8, INT4];
 
         // What the daemon shows and hears, and the register.
-        HEARTBEAT "daemon/heartbeat" [TEXT, TEXT, INT4, TEXT, TEXT, FLOAT8];
+        HEARTBEAT "daemon/heartbeat" [TEXT, TEXT, INT4, TEXT, TEXT, FLOAT8, INT8, INT4];
         FAREWELL "daemon/farewell" [TEXT];
-        CONTROL "daemon/control" [INT8];
+        CONTROL "daemon/control" [INT8, INT4];
         GATEWAY_STATE "daemon/gateway_state" [TEXT, TEXT, TEXT, INT8];
         ALARM_OPEN "daemon/alarm_open" [TEXT, TEXT, TEXT];
         ALARM_CLEAR "daemon/alarm_clear" [TEXT, TEXT];
@@ -103,7 +111,7 @@ statements! {
         // Commands.
         INSERT "native/insert" [TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT];
         WATCH "native/watch" [INT8];
-        SELECT_BY_STATUS "native/select_by_status" [TEXT, INT8, FLOAT8, INT8];
+        SELECT_BY_STATUS "native/select_by_status" [TEXT, INT8, FLOAT8, INT8, TEXT];
         RESOLVE "native/resolve" [INT8_ARRAY, TEXT, TEXT];
         OPT_OUT_ADD "native/opt_out_add" [TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY, TEXT_ARRAY, TEXT_ARRAY];
         OPT_OUT_REMOVE "native/opt_out_remove" [TEXT_ARRAY];

@@ -11,7 +11,7 @@ mod model;
 use std::collections::BTreeMap;
 
 use outboxd::message::{CreatedAt, Lane, MessageId, NotifyRef, Position, Status};
-use outboxd::store::leader::LostResult;
+use outboxd::store::failover::Fact;
 use outboxd::store::queue::{Discover, WaveEntry, WaveIntent, WaveKey, WaveOutcome};
 use outboxd::store::receipts::{Processed, ProcessedFact, ReceiptFact};
 use outboxd::store::record::{Fits, Misfit, Record};
@@ -87,6 +87,7 @@ async fn wave(walk: &mut Walk) {
         id: due.row.id,
         attempt: due.row.attempts + 1,
         version: due.row.version,
+        row_made: due.row.row_made,
         recipient: None,
     });
     let intent = WaveIntent { key, gateway: GATEWAY.into(), nonce: walk.nonce, entries: entries.collect() };
@@ -104,7 +105,7 @@ async fn wave(walk: &mut Walk) {
             _ => Fate::NotTaken,
         };
         let reference = NotifyRef { id: *id, nonce: walk.nonce, attempt: due.row.attempts + 1 };
-        let flight = Flight::new(reference, key, due.row.send_after_us, fate);
+        let flight = Flight::new(reference, key, fate);
         walk.departs(flight);
     }
     let left_out = chosen.into_keys().filter(|id| rows.iter().all(|(sent, _)| sent.0 != *id));
@@ -328,19 +329,19 @@ async fn take_over(walk: &mut Walk) {
 async fn fail_over(walk: &mut Walk) {
     walk.lose_some_results().await;
     walk.look_at_what_was_lost().await;
-    let remembered = walk.memory.clone();
-    let results: Vec<LostResult<'_>> = remembered
+    let facts: Vec<Fact> = walk
+        .memory
         .values()
-        .map(|(record, reference, send_after_us)| LostResult {
+        .map(|(record, reference)| Fact {
             id: record.id,
-            send_after_us: *send_after_us,
+            row_made: walk.rows[&record.id.0].made,
             attempt: reference.attempt,
             status: record.status,
-            gateway: GATEWAY,
+            gateway: GATEWAY.into(),
             reference: *reference,
         })
         .collect();
-    walk.store.reapply(&results).await.unwrap();
+    walk.store.reapply(&facts, model::HOME).await.unwrap();
     let own = walk.open_waves();
     walk.new_epoch(&own).await;
     walk.look(Deed::Failover).await;

@@ -7,7 +7,7 @@ use crate::cli::check::{Finding, Outcome, ways};
 use crate::cli::counted;
 use crate::compose::Templates;
 use crate::config::{Config, Queue, Wake};
-use crate::engine::lead::why_hold;
+use crate::engine::failover::{self, Judgement};
 use crate::store::inspect::{MissingGrant, Server, Trigger};
 use crate::store::migrate::SchemaState;
 use crate::store::{Store, StoreError};
@@ -92,11 +92,13 @@ fn unreachable(config: &Config, error: &StoreError) -> Finding {
 /// A statement that should not fail.
 pub(super) fn unexpected(name: &str, error: &StoreError) -> Finding {
     match error {
-        StoreError::Unavailable(_) | StoreError::InDoubt { .. } => Finding::unreachable(
-            name,
-            error.to_string(),
-            "the connection does not hold; look at the server's log",
-        ),
+        StoreError::Unavailable(_) | StoreError::InDoubt { .. } | StoreError::Elsewhere { .. } => {
+            Finding::unreachable(
+                name,
+                error.to_string(),
+                "the connection does not hold; look at the server's log",
+            )
+        }
         StoreError::WrongWay { what, advice } => Finding::wrong(name, what, *advice),
         StoreError::Locked { .. }
         | StoreError::Unable { .. }
@@ -328,8 +330,31 @@ async fn held(store: &Store) -> Finding {
         Ok(standing) => standing,
         Err(error) => return unexpected("hold", &error),
     };
-    if let Some(reason) = why_hold(&standing) {
-        return Finding::wrong("hold", reason, "never adopt a copy beside the database that still sends");
+    let witnesses = match store.witnesses().await {
+        Ok(witnesses) => witnesses,
+        Err(error) => return unexpected("hold", &error),
+    };
+    match failover::judge(&standing, &witnesses) {
+        Judgement::Certain => {}
+        Judgement::Changed { reason } => {
+            return Finding::wrong("hold", reason, "never adopt a copy beside the database that still sends");
+        }
+        Judgement::Uncertain { silent } => {
+            return Finding::warning(
+                "hold",
+                format!(
+                    "the database failed over, and there is no word yet of what was sent before from {silent}"
+                ),
+                "start the daemon; what was queued then is set aside if nobody can tell",
+            );
+        }
+    }
+    if standing.uncertain.is_some() {
+        return Finding::warning(
+            "hold",
+            "messages that may have been sent before a failover are set aside",
+            "`outboxd status` says what to do",
+        );
     }
     if !standing.held {
         return Finding::ok("hold", "nothing is held");
@@ -382,7 +407,7 @@ mod tests {
 
     use super::{connection_faults, doorbell};
     use crate::cli::check::Outcome;
-    use crate::config::{Queue, Wake};
+    use crate::config::{AfterFailover, Queue, Wake};
     use crate::store::inspect::{RoleStanding, Server};
 
     fn server(version_num: i32, in_recovery: bool, max_prepared_transactions: i32) -> Server {
@@ -412,6 +437,7 @@ mod tests {
             stale_after: None,
             stale_after_urgent: None,
             shutdown_grace: Duration::ZERO,
+            after_failover: AfterFailover::Hold,
         }
     }
 

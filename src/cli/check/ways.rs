@@ -29,7 +29,7 @@ pub(super) async fn check(config: &Config, store: &Store) -> Vec<Finding> {
         }
     }
     if database.sessions().is_some() {
-        findings.push(lock(config).await);
+        findings.push(lock(config, store).await);
     }
     findings
 }
@@ -47,9 +47,9 @@ async fn pooler(store: &Store) -> Finding {
     }
 }
 
-async fn lock(config: &Config) -> Finding {
+async fn lock(config: &Config, store: &Store) -> Finding {
     let lease = humantime::format_duration(config.queue.lease);
-    match LeaderSession::connect(&config.database, config.queue.lease).await {
+    match LeaderSession::connect(&config.database, store, config.queue.lease).await {
         Ok(_) => Finding::ok("lock", format!("the server ends the session of a silent leader after {lease}")),
         Err(error) => unexpected("lock", &error),
     }

@@ -13,6 +13,7 @@ mod tls;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,6 +47,8 @@ const HEAD_FIELDS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// When it is told to end: how long answers to what was read may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
+/// And how long a connection that has not asked yet may take to begin.
+const FIRST_REQUEST: Duration = Duration::from_millis(250);
 
 struct Listener {
     settings: Callbacks,
@@ -148,7 +151,9 @@ async fn talk<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let has_asked = AtomicBool::new(false);
     let service = service_fn(|request| {
+        has_asked.store(true, Ordering::Relaxed);
         let listener = Arc::clone(listener);
         async move {
             let _busy = place.busy();
@@ -174,8 +179,15 @@ async fn talk<S>(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = closed(&mut closing) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // Of one that has just come the request may be on its way: it could not know that it was not read.
+            let patience = if has_asked.load(Ordering::Relaxed) { Duration::ZERO } else { FIRST_REQUEST };
+            match tokio::time::timeout(patience, connection.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {

@@ -139,6 +139,7 @@ impl Dispatch {
                 self.plan.recorded(id, queued_again);
             }
             if let Some(flight) = flight {
+                self.life.own_waves.recorded(flight.wave, id);
                 self.wave_member_done(flight.wave);
             }
         }
@@ -183,11 +184,12 @@ impl Dispatch {
         if refused.is_empty() {
             return;
         }
-        let store = self.store.clone();
+        let (store, life) = (self.store.clone(), Arc::clone(&self.life));
         self.ask(async move {
             for _ in 0..10 {
                 match store.requeue_refused(&refused).await {
                     Ok(ids) => {
+                        life.memory.results.forget(&ids);
                         info!(messages = ids.len(), "what the stopped gateway had refused is queued again");
                         return Some(Event::Swept);
                     }

@@ -8,6 +8,7 @@ mod alarms;
 mod answers;
 mod gateways;
 mod reading;
+mod uncertain;
 mod upkeep;
 mod waves;
 
@@ -25,13 +26,15 @@ use crate::config::Config;
 use crate::engine::Event;
 use crate::engine::dispatch::alarms::Alarms;
 use crate::engine::dispatch::gateways::GatewayRun;
-use crate::engine::lead::{Leading, Lease, OwnWaves};
+use crate::engine::lead::{Leading, Lease};
+use crate::engine::life::Life;
 use crate::engine::plan::{Plan, Ready};
 use crate::engine::record::Job;
 use crate::engine::route::Router;
 use crate::engine::wake::Wakefulness;
 use crate::gateway::Gateway;
 use crate::message::{Encoding, MessageId, Position, Status};
+use crate::store::failover::Uncertain;
 use crate::store::queue::{self, DueRow, WaveKey};
 use crate::store::record::{Fits, Record};
 use crate::store::{Statement, Store, StoreError};
@@ -51,7 +54,7 @@ pub struct Parts {
     /// In the order of their names.
     pub gateways: Vec<Arc<Gateway>>,
     pub lease: Arc<Lease>,
-    pub own_waves: Arc<OwnWaves>,
+    pub life: Arc<Life>,
     /// Notifications are listened to: the doorbell may be relied upon while its triggers are there.
     pub listening: bool,
     pub events: mpsc::Sender<Event>,
@@ -62,8 +65,8 @@ pub struct Parts {
 pub struct Dispatch {
     config: Arc<Config>,
     store: Store,
+    life: Arc<Life>,
     lease: Arc<Lease>,
-    own_waves: Arc<OwnWaves>,
     listening: bool,
     events: mpsc::Sender<Event>,
     recorder: mpsc::UnboundedSender<Job>,
@@ -99,6 +102,8 @@ struct Term {
     next_seq: i64,
     /// Why nothing may be sent.
     held: Option<String>,
+    /// What may have been sent before a failover is set aside instead.
+    uncertain: Option<Uncertain>,
 }
 
 /// A message between the commit of its wave and the recording of its result.
@@ -132,7 +137,7 @@ enum TemplateState {
 
 impl Dispatch {
     pub fn new(parts: Parts) -> Dispatch {
-        let Parts { config, store, gateways, lease, own_waves, listening, events, recorder } = parts;
+        let Parts { config, store, gateways, lease, life, listening, events, recorder } = parts;
         let now = clock::now();
         let runs: Vec<GatewayRun> = gateways
             .into_iter()
@@ -149,8 +154,8 @@ impl Dispatch {
             clockwork: upkeep::Clockwork::new(now),
             config,
             store,
+            life,
             lease,
-            own_waves,
             listening,
             events,
             recorder,
@@ -245,6 +250,10 @@ impl Dispatch {
                 self.plan.wake();
             }
             Event::Swept => self.plan.wake(),
+            Event::Settled => {
+                self.clockwork.ask_orders_now();
+                self.plan.wake();
+            }
             Event::Stop { grace } => self.begin_stop(now + grace),
         }
     }
@@ -258,7 +267,12 @@ impl Dispatch {
         if let Some(reason) = &leading.held {
             warn!(reason, "everything is held; nothing is sent");
         }
-        self.term = Some(Term { epoch: leading.epoch, next_seq: 1, held: leading.held });
+        self.term = Some(Term {
+            epoch: leading.epoch,
+            next_seq: 1,
+            held: leading.held,
+            uncertain: leading.uncertain,
+        });
         self.wakefulness.start_over(now);
         self.clockwork.start_over(now);
         self.show_all_gateways();

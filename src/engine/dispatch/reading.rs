@@ -17,6 +17,8 @@ use crate::text::code;
 
 /// The row was due for too long to be sent without asking.
 const HELD_STALE: &str = "held_stale";
+/// It was queued before a failover, and nobody could tell what was sent in what that lost.
+const FAILOVER_UNCERTAIN: &str = "failover_uncertain";
 
 impl Dispatch {
     /// Starts whatever is to be read.
@@ -98,6 +100,16 @@ impl Dispatch {
                 "expired",
                 "expires_at passed before it could be sent",
             );
+        } else if self.is_uncertain(&due) {
+            let judged = Judged::of(&due);
+            self.write_judgement(
+                &judged,
+                Status::Queued,
+                true,
+                FAILOVER_UNCERTAIN,
+                "it was queued when the database failed over, and may have been sent in what that lost; find out, then \
+                 sms.cancel(id) gives it up and sms.retry(id, force => true) sends it, perhaps twice",
+            );
         } else if self.is_stale(&due) {
             let hours = due.due_for.as_secs() / 3600;
             let reason = format!(
@@ -127,6 +139,7 @@ impl Dispatch {
                     version: row.version,
                     lane: row.lane,
                     position: row.position(),
+                    row_made: row.row_made,
                     attempts: row.attempts,
                     draft,
                 };

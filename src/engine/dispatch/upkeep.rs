@@ -18,6 +18,10 @@ use crate::store::queue;
 /// While everything is held, or somebody asked for something.
 const ORDERS_PAUSE: Duration = Duration::from_secs(1);
 const SWEEP_PAUSE: Duration = Duration::from_secs(5);
+/// Between two looks at what a failover made uncertain.
+const UNCERTAIN_PAUSE: Duration = Duration::from_secs(2);
+/// For a minute: a row may be set aside by a record that was late.
+pub(super) const RELEASES: u32 = 30;
 /// Between two questions for the next scheduled row while other rows are being sent or wait for their gateway's pace.
 const DUE_PAUSE: Duration = Duration::from_millis(100);
 /// Rows that expired while their gateway did not send are ended this long after the longest request could last.
@@ -38,6 +42,9 @@ pub(super) struct Clockwork {
     orders_at: Option<Moment>,
     asking_orders: bool,
     sweep_at: Moment,
+    uncertain_at: Moment,
+    /// So many looks still let go what was set aside after a failover and is not uncertain any more.
+    pub(super) releases: u32,
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
     pub(super) complaints: Complaints,
@@ -64,6 +71,8 @@ impl Clockwork {
             orders_at: Some(now),
             asking_orders: false,
             sweep_at: now + SWEEP_PAUSE,
+            uncertain_at: now + UNCERTAIN_PAUSE,
+            releases: RELEASES,
             doubtful_covered: 0,
             complaints: Complaints::default(),
             lock_met: None,
@@ -81,7 +90,8 @@ impl Clockwork {
     }
 
     pub(super) fn next_at(&self) -> Option<Moment> {
-        [self.due_at, self.orders_at(), Some(self.sweep_at)].into_iter().flatten().min()
+        let looks = self.sweep_at.min(self.uncertain_at);
+        [self.due_at, self.orders_at(), Some(looks)].into_iter().flatten().min()
     }
 
     /// When to ask next what a person wants, unless that is being asked already.
@@ -96,6 +106,10 @@ impl Clockwork {
 
     pub(super) fn rows_came(&mut self) {
         self.due_unknown = true;
+    }
+
+    pub(super) fn look_at_uncertain_now(&mut self) {
+        self.uncertain_at = Moment::ZERO;
     }
 
     pub(super) fn ask_orders_now(&mut self) {
@@ -178,6 +192,10 @@ impl Dispatch {
         if self.clockwork.sweep_at <= now {
             self.clockwork.sweep_at = now + SWEEP_PAUSE;
             self.sweep();
+        }
+        if self.clockwork.uncertain_at <= now {
+            self.clockwork.uncertain_at = now + UNCERTAIN_PAUSE;
+            self.look_at_uncertain();
         }
         self.ask_orders(now);
     }
@@ -309,6 +327,7 @@ impl Dispatch {
             (true, true) | (false, false) => {}
         }
         self.clock_seen(orders.clock, now);
+        self.uncertain_is(orders.uncertain);
         for (name, reason) in orders.stopped {
             self.stop_gateway(&name, &reason);
         }

@@ -1,6 +1,7 @@
 //! From ready rows to requests: a wave is committed first, and only what it confirmed is sent.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, warn};
@@ -13,6 +14,7 @@ use crate::engine::plan::{GatewayIndex, Ready};
 use crate::engine::record::Job;
 use crate::engine::{Event, WaveName};
 use crate::message::{CreatedAt, MessageId, Nonce, NotifyRef, Status};
+use crate::store::failover::Fact;
 use crate::store::queue::{self, WaveEntry, WaveIntent, WaveKey, WaveOutcome};
 use crate::store::record::Fits;
 use crate::store::{Store, StoreError};
@@ -48,7 +50,7 @@ impl Dispatch {
         let run = &mut self.gateways[index];
         run.pace.take(taken.len(), now);
         run.committing = true;
-        self.own_waves.begin(key);
+        self.life.own_waves.begin(key);
         let lanes = &self.config.opt_out.transactional_lanes;
         let mut entries: Vec<WaveEntry> = taken
             .iter()
@@ -56,6 +58,7 @@ impl Dispatch {
                 id: ready.id,
                 attempt: ready.attempts + 1,
                 version: ready.version,
+                row_made: ready.row_made,
                 recipient: (!ready.draft.transactional && !lanes.contains(&ready.lane))
                     .then(|| ready.draft.recipient.clone()),
             })
@@ -103,7 +106,7 @@ impl Dispatch {
             }
         };
         if confirmed.is_empty() {
-            self.own_waves.finish(wave.key);
+            self.life.own_waves.finish(wave.key);
         } else {
             self.waves.insert(wave.key, confirmed.len());
         }
@@ -160,7 +163,8 @@ impl Dispatch {
 
     fn take_off(&mut self, index: GatewayIndex, wave: WaveName, ready: Ready, row_made: CreatedAt) {
         let attempt = ready.attempts + 1;
-        let gateway_ref = NotifyRef { id: ready.id, nonce: wave.nonce, attempt }.encode();
+        let reference = NotifyRef { id: ready.id, nonce: wave.nonce, attempt };
+        let gateway_ref = reference.encode();
         let flight = Flight {
             wave: wave.key,
             fits: Fits::Attempt { number: attempt, row_made },
@@ -173,6 +177,15 @@ impl Dispatch {
         };
         self.flights.insert(ready.id, flight);
         if self.term.as_ref().is_some_and(|term| term.epoch == wave.key.epoch) {
+            let under_way = Fact {
+                id: ready.id,
+                row_made,
+                attempt,
+                status: Status::Unknown,
+                gateway: Arc::clone(&self.gateways[index].name),
+                reference,
+            };
+            self.life.own_waves.may_leave(wave.key, under_way);
             let outgoing = ready.draft.into_outgoing(ready.id, attempt, gateway_ref);
             self.gateways[index].launch.push_back(outgoing);
         } else {
@@ -212,7 +225,7 @@ impl Dispatch {
         *open -= 1;
         if *open == 0 {
             self.waves.remove(&wave);
-            self.own_waves.finish(wave);
+            self.life.own_waves.finish(wave);
             // Closed only when the recorder has gone; the wave is then cleared by the next takeover.
             let _ = self.recorder.send(Job::Finished(wave));
         }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use outboxd::compose::{Composer, Templates};
 use outboxd::config;
 use outboxd::gateway::Prepared;
-use outboxd::message::{Encoding, Lane, MessageId, OutboxRow, Outgoing, Refusal, RowVersion, TemplateRow};
+use outboxd::message::{
+    CreatedAt, Encoding, Lane, MessageId, OutboxRow, Outgoing, Refusal, RowVersion, TemplateRow,
+};
 use outboxd::text::template::MAX_BYTES;
 use outboxd::text::{code, gsm, segments, sender};
 use serde_json::Value;
@@ -94,6 +96,7 @@ fn row(fields: &Fields) -> OutboxRow {
         params: fields.owned("params"),
         sender: fields.owned("sender"),
         gateway: None,
+        row_made: CreatedAt(0),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use outboxd::config;
 use outboxd::message::{CreatedAt, Nonce, NotifyRef, RowVersion, Status};
 use outboxd::store::Store;
-use outboxd::store::leader::Cluster;
+use outboxd::store::failover::Cluster;
 use outboxd::store::queue::WaveKey;
 use outboxd::store::record::Record;
 use tokio_postgres::Client;
@@ -14,6 +14,8 @@ use super::dice::Dice;
 use crate::support::postgres::TestDb;
 
 pub(super) const GATEWAY: &str = "main";
+/// Where messages are sent from. The timeline is that of any cluster that was never restored.
+pub(super) const HOME: Cluster = Cluster { system_identifier: 1, timeline: 1 };
 
 /// What can happen to rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +86,8 @@ impl Deed {
             Deed::TakeOver => matches!(from, Queued | Cancelled) && to == Unknown,
             Deed::Failover => {
                 (from == Queued && matches!(to, Accepted | Unknown | Failed))
-                    || (from, to) == (Cancelled, Unknown)
+                    || (from == Unknown && matches!(to, Accepted | Failed))
+                    || (from == Cancelled && matches!(to, Accepted | Unknown))
             }
         };
         own && from.may_become(to)
@@ -110,7 +113,6 @@ pub(super) struct Seen {
 pub(super) struct Flight {
     pub(super) reference: NotifyRef,
     wave: WaveKey,
-    send_after_us: i64,
     pub(super) fate: Fate,
     /// Of the daemon that leads now.
     ours: bool,
@@ -129,8 +131,8 @@ pub(super) enum Fate {
 }
 
 impl Flight {
-    pub(super) fn new(reference: NotifyRef, wave: WaveKey, send_after_us: i64, fate: Fate) -> Flight {
-        Flight { reference, wave, send_after_us, fate, ours: true, result: None }
+    pub(super) fn new(reference: NotifyRef, wave: WaveKey, fate: Fate) -> Flight {
+        Flight { reference, wave, fate, ours: true, result: None }
     }
 }
 
@@ -166,7 +168,7 @@ pub(super) struct Walk {
     pub(super) seq: i64,
     pub(super) nonce: Nonce,
     /// The latest result of each message, with its reference and its place, as the daemon remembers it.
-    pub(super) memory: BTreeMap<i64, (Record, NotifyRef, i64)>,
+    pub(super) memory: BTreeMap<i64, (Record, NotifyRef)>,
     pub(super) reached: BTreeMap<&'static str, u32>,
     _db: TestDb,
 }
@@ -286,9 +288,9 @@ impl Walk {
             let Some(flight) = row.flights.iter().find(|flight| flight.reference.attempt == attempt) else {
                 continue;
             };
-            let newer = self.memory.get(&record.id.0).is_none_or(|(_, known, _)| known.attempt <= attempt);
+            let newer = self.memory.get(&record.id.0).is_none_or(|(_, known)| known.attempt <= attempt);
             if newer && matches!(record.status, Status::Accepted | Status::Unknown | Status::Failed) {
-                self.memory.insert(record.id.0, (record.clone(), flight.reference, flight.send_after_us));
+                self.memory.insert(record.id.0, (record.clone(), flight.reference));
             }
         }
     }
@@ -339,8 +341,7 @@ impl Walk {
 
     pub(super) async fn new_epoch(&mut self, own: &[WaveKey]) {
         self.nonce = Nonce::from_bits(self.dice.next());
-        let cluster = Cluster { system_identifier: 1, timeline: 1 };
-        let term = self.store.take_over("walk", cluster, None).await.unwrap();
+        let term = self.store.take_over("walk", HOME, None, false).await.unwrap();
         self.epoch = term.epoch;
         self.store.mark_unknown(self.epoch, own).await.unwrap();
     }

@@ -187,7 +187,14 @@ impl Cluster {
         let signal = self.data().join("standby.signal");
         File::create(&signal).unwrap();
         give_to_server(&signal);
+        let said_before = self.log().len();
         self.server = Some(self.spawn(&["-c", "hot_standby=off"]));
+        // It turns callers away before that already; without the file it would then start as usual.
+        eventually(LIMIT, "the server has read the signal", async || {
+            let log = self.log().split_off(said_before);
+            if log.contains("entering standby mode") { Ok(()) } else { Err(log) }
+        })
+        .await;
         eventually(LIMIT, "the server lets nobody in", async || {
             match self.config("postgres").connect(NoTls).await {
                 Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => Ok(()),
@@ -246,6 +253,12 @@ impl Cluster {
         kill_process(Pid::from_child(&server), signal).unwrap();
         eventually(LIMIT, "the server ends", async || server.try_wait().unwrap().ok_or("it still runs"))
             .await;
+    }
+
+    /// Lets nobody in any more, and shuts down when the last session has ended by itself.
+    pub(crate) fn close(&self) {
+        let server = self.server.as_ref().expect("it runs");
+        kill_process(Pid::from_child(server), Signal::TERM).unwrap();
     }
 
     pub(crate) async fn restart(&mut self, how: Stop) {

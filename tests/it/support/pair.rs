@@ -1,5 +1,7 @@
 //! A primary and its streaming replica, for failovers: WAL that is no longer shipped, a primary that dies, a promotion.
 
+use std::time::Instant;
+
 use super::cluster::{Cluster, Stop};
 use super::eventually;
 use super::site::{LIMIT, Site};
@@ -90,9 +92,21 @@ impl Pair {
 
     /// The primary dies at once, and the replica takes its place.
     pub(crate) async fn fail_over(&mut self, site: &mut Site) {
-        self.primary.stop(Stop::Immediate).await;
-        self.replica.promote().await;
+        self.primary.stop(Stop::Kill).await;
+        self.promote(site).await;
+    }
+
+    /// The replica takes writes from now on, whatever became of the primary. Returns when that began.
+    pub(crate) async fn promote(&mut self, site: &mut Site) -> Instant {
+        let sql = self.replica.client("postgres").await;
+        sql.batch_execute("SELECT pg_promote(false)").await.unwrap();
+        let promoted = eventually(LIMIT, "the replica is promoted", async || {
+            let recovers: bool = sql.query_one("SELECT pg_is_in_recovery()", &[]).await.unwrap().get(0);
+            if recovers { Err("it is still in recovery") } else { Ok(Instant::now()) }
+        })
+        .await;
         site.move_to(&self.replica).await;
+        promoted
     }
 }
 
