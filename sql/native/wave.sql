@@ -13,7 +13,8 @@ WITH fence AS MATERIALIZED (
     FROM outboxd.leader AS l
     WHERE l.epoch = $1
         AND NOT l.held
-    FOR SHARE
+    -- Not waiting: rows would be looked at as they were before the wait, and a cancel since then would be missed.
+    FOR SHARE NOWAIT
 ), unchanged AS MATERIALIZED (
     SELECT
         w.id,
