@@ -253,11 +253,16 @@ impl Candidate {
             self.reapply().await?;
         }
         let term = self.store.take_over(&self.identity.instance, standing.present, hold.as_deref()).await?;
+        let mut said = false;
         let unknown = loop {
             match self.store.mark_unknown(term.epoch, &self.own_waves.list()).await {
                 Ok(count) => break count,
+                Err(StoreError::Locked { .. }) if said => {}
                 Err(StoreError::Locked { .. }) => {
-                    warn!("a row whose attempt was cut off is locked by somebody; waiting for it");
+                    said = true;
+                    let holders = self.store.lock_holders(true).await.ok().flatten();
+                    let holders = holders.as_deref().unwrap_or("nobody whom we can see");
+                    warn!(holders, "a row whose attempt was cut off is locked by somebody; waiting for it");
                 }
                 Err(error) => return Err(error),
             }
