@@ -6,6 +6,8 @@
 -- Columns: id of each row that was written. Locks: the rows, in id order. Called at takeover.
 UPDATE sms.outbox AS o
 SET status = r.status,
+    -- A daemon that led in between may have held it as too old; it was sent all the same.
+    held = false,
     attempts = r.attempts,
     sent_via = r.gateway,
     gateway_ref = r.gateway_ref,
