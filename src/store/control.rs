@@ -142,8 +142,8 @@ impl Store {
     }
 
     /// Who holds a lock that can keep us from working, in words.
-    pub async fn lock_holders(&self) -> Result<Option<String>, StoreError> {
-        let row = self.query_one(LOCK_HOLDERS, &[]).await?;
+    pub async fn lock_holders(&self, of_rows: bool) -> Result<Option<String>, StoreError> {
+        let row = self.query_one(LOCK_HOLDERS, &[/* of rows */ &of_rows]).await?;
         column(LOCK_HOLDERS, &row, 0)
     }
 
