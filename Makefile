@@ -65,3 +65,7 @@ demo: ## watch messages travel from INSERT to delivered on private servers (KEEP
 .PHONY: drain
 drain: needs release ## print how fast a queue drains on this machine, and what the daemon needs (figures, not a test)
 	tests/with-postgres tests/drain
+
+.PHONY: fuzz
+fuzz: ## look for bytes from outside that break a promise (nightly, cargo-fuzz; SECONDS_EACH=60 TARGETS="row config")
+	@SECONDS_EACH='$(SECONDS_EACH)' tests/fuzz/run $(TARGETS)

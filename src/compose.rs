@@ -120,6 +120,8 @@ impl Composer {
             && let Some(plain) = transliterate::to_gsm(&text)
             // What was nothing but invisible characters is sent as it came rather than as nothing.
             && !plain.trim().is_empty()
+            // A near spelling may be longer (`…` is three characters): where it would cost more, it is none.
+            && segments::measure(&plain).segments <= segments::measure(&text).segments
         {
             return plain;
         }

@@ -1,13 +1,14 @@
 -- outboxd: reapply
 -- After a failover that lost commits: writes again the results that a daemon remembers, and marks what it has under
--- way, so that what was sent is not sent again. Facts: a row gives way to an attempt that it has not heard of, whatever
--- its state.
+-- way, so that what was sent is not sent again. Facts: a row gives way to an attempt that it has not heard of. That it
+-- was queued again for it may be lost as well, so it may also come from a state that leads to the queue.
 -- $1 ids bigint[], $2 created_at timestamptz[] (an id may have been given to another message since), $3 attempts
 -- integer[], $4 status text[], $5 gateways text[], $6 gateway_refs text[], $7 timeline integer (expect_timeline)
 -- Columns: id of each row that was written. Locks: the rows, in id order. Called after a failover, by every daemon that
 -- lived through it.
 UPDATE sms.outbox AS o
 SET status = r.status,
+    -- A daemon that led in between may have set it aside; it was sent all the same.
     held = false,
     attempts = r.attempts,
     sent_via = r.gateway,
@@ -25,7 +26,10 @@ WHERE o.id = r.id
     AND o.created_at = r.created_at
     AND outboxd.expect_timeline($7)
     AND (
-        (o.attempts < r.attempts AND o.status <> 'delivered')
+        (
+            o.attempts < r.attempts
+            AND (outboxd.may_become(o.status, r.status) OR outboxd.may_become(o.status, 'queued'))
+        )
         OR (o.status = 'unknown' AND o.gateway_ref = r.gateway_ref AND r.status <> 'unknown')
     )
 RETURNING o.id

@@ -55,7 +55,8 @@ WHERE o.id = r.id
     AND outboxd.expect_timeline($17)
     AND (
         (
-            o.attempts <= r.expected
+            o.status IN ('queued', 'cancelled')
+            AND o.attempts <= r.expected
             AND (r.version IS NULL OR o.xmin = r.version)
             AND (outboxd.may_become(o.status, r.status) OR (o.status = 'queued' AND r.status = 'queued'))
         )

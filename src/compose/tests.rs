@@ -190,6 +190,10 @@ fn transliteration_is_asked_for_and_only_where_it_saves() {
     assert_eq!((draft.text.as_str(), draft.encoding), ("Tá sé réidh 😀", Encoding::Ucs2));
     let draft = composer.compose(&body("\u{200b}")).unwrap();
     assert_eq!(draft.text, "\u{200b}");
+    // One segment as it is, and two as the 210 characters that it would become.
+    let dots = "…".repeat(70);
+    let draft = composer.compose(&body(&dots)).unwrap();
+    assert_eq!((draft.text, draft.segments), (dots, 1));
 }
 
 #[test]

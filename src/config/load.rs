@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use crate::message::Lane;
+use crate::text::sender;
 
 use super::diagnostic::{ConfigError, Diagnostic};
 use super::document::{Document, nearest};
@@ -158,12 +159,12 @@ fn text(reader: &mut Reader<'_>, raw: &RawText) -> Result<Text, Reported> {
             "usually \"0\"; \"\" where national numbers have none",
         );
     }
-    if let Some(at) = raw.default_sender.as_ref().filter(|at| !is_sender(&at.value)) {
+    if let Some(at) = raw.default_sender.as_ref().filter(|at| sender::check(&at.value).is_err()) {
         reader.wrong(
             &at.span,
             "`default_sender` is not a sender ID",
             "networks would refuse it",
-            "up to 11 letters and digits with at least one letter, or a number of up to 15 digits",
+            "up to 11 letters, digits, . - _ & with at least one letter, or a number of 3 to 15 digits",
         );
     }
     Ok(Text {
@@ -177,15 +178,6 @@ fn text(reader: &mut Reader<'_>, raw: &RawText) -> Result<Text, Reported> {
 
 fn all_digits(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit())
-}
-
-fn is_sender(text: &str) -> bool {
-    let number = text.strip_prefix('+').unwrap_or(text);
-    if !number.is_empty() && all_digits(number) {
-        return number.len() <= 15;
-    }
-    let allowed = |b: u8| b.is_ascii_graphic() || b == b' ';
-    (1..=11).contains(&text.len()) && text.bytes().all(allowed) && text.trim() == text
 }
 
 fn gateways(

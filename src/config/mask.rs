@@ -126,7 +126,7 @@ fn secret_spans(text: &str, table: &DeTable<'_>, hidden: bool, spans: &mut Vec<R
 }
 
 /// The parts of a URL or connection string that may be secret, as offsets into the raw text with its quotes:
-/// what stands before an `@`, the values behind a `?`, and every word that is not a harmless keyword.
+/// what stands before an `@`, the values behind a `?`, what follows a `#`, and every word that is not a harmless keyword.
 fn secret_parts(raw: &str) -> Vec<Range<usize>> {
     let mut parts = Vec::new();
     let start = raw.find("://").map(|at| at + 3);
@@ -138,6 +138,8 @@ fn secret_parts(raw: &str) -> Vec<Range<usize>> {
         rest = at;
     }
     if start.is_some() {
+        // No address has one, so it is most likely the tail of something else.
+        parts.extend(raw[rest..].find('#').map(|hash| rest + hash + 1..raw.len()));
         let mut at = rest + raw[rest..].find('?').map_or(raw.len() - rest, |query| query + 1);
         for pair in raw[at..].split_inclusive('&') {
             let value = pair.find('=').map_or(0, |equals| equals + 1);
@@ -184,9 +186,13 @@ fn mask(text: &mut String, span: Range<usize>) {
     let Some(secret) = text.get(span.clone()) else { return };
     let stars: String = secret
         .chars()
-        .flat_map(|c| {
-            let keep = matches!(c, '"' | '\'' | '\n' | '\r' | ' ' | '=' | '&');
-            std::iter::repeat_n(if keep { c } else { '*' }, c.len_utf8())
+        .map(|c| match (c, c.len_utf8()) {
+            ('"' | '\'' | '\n' | '\r' | ' ' | '=' | '&', _) => c,
+            // As many characters and as many bytes: columns are counted in the one, spans in the other.
+            (_, 1) => '*',
+            (_, 2) => '\u{b7}',
+            (_, 3) => '\u{2022}',
+            _ => '\u{10101}',
         })
         .collect();
     text.replace_range(span, &stars);
@@ -234,6 +240,7 @@ mod tests {
         #[test]
         fn masking_keeps_the_length_of_any_text(text in "(?s).{0,80}", url in "[a@:/?&= \"'é]{0,30}") {
             prop_assert_eq!(lines(&text).len(), text.len());
+            prop_assert_eq!(lines(&text).chars().count(), text.chars().count());
             let line = format!("url = {url}");
             prop_assert_eq!(lines(&line).len(), line.len());
         }
@@ -244,6 +251,7 @@ mod tests {
         for (raw, shown) in [
             ("\"postgresql://u:pw@h/d?sslmode=on&x=y\"", "\"postgresql://u:**@h/d?sslmode=on&x=*\""),
             ("\"https://h/?to={recipent}&key=pw\"", "\"https://h/?to={recipent}&key=**\""),
+            ("\"https://h/#pw\"", "\"https://h/#**\""),
             ("\"host=h password=pw sslmode=on\"", "\"host=h ********=** sslmode=on\""),
             ("\"host=h password='p w' x\"", "\"host=h ********='* *' *\""),
             ("\"api.example.com\"", "\"api.example.com\""),

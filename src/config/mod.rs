@@ -301,6 +301,8 @@ pub struct HttpTemplate {
     pub error: Option<Extract>,
     /// Put `+` before the number.
     pub plus: bool,
+    /// Already filled in; what no text of the gateway may bring back.
+    pub password: Option<Secret>,
 }
 
 /// Not derived: the URL's query may hold credentials.

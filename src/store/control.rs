@@ -38,6 +38,14 @@ impl Role {
     }
 }
 
+/// Microseconds since 1970 by the database's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct DatabaseClock {
+    pub us: i64,
+    /// When any daemon wrote its last heartbeat.
+    pub last_sign_of_life_us: Option<i64>,
+}
+
 /// What a person, or a daemon that took callbacks, may have asked for.
 #[derive(Debug)]
 pub struct Orders {
@@ -49,6 +57,7 @@ pub struct Orders {
     pub resumed: Vec<String>,
     /// Gateways that are to be stopped, and why.
     pub stopped: Vec<(String, String)>,
+    pub clock: DatabaseClock,
     pub uncertain: Option<Uncertain>,
 }
 
@@ -88,19 +97,32 @@ impl Store {
                 .into_iter()
                 .zip(column::<Vec<String>>(CONTROL, &row, 5)?)
                 .collect(),
-            uncertain: Uncertain::of(CONTROL, &row, 6)?,
+            clock: DatabaseClock {
+                us: column(CONTROL, &row, 6)?,
+                last_sign_of_life_us: column(CONTROL, &row, 7)?,
+            },
+            uncertain: Uncertain::of(CONTROL, &row, 8)?,
         })
     }
 
-    /// `state`: open, waiting or stopped.
+    /// `state`: open, waiting or stopped. False: another epoch has begun, and its leader knows better.
     pub async fn show_gateway(
         &self,
         name: &str,
         state: &'static str,
         reason: Option<&str>,
-    ) -> Result<(), StoreError> {
-        self.query(GATEWAY_STATE, &[/* name */ &name, /* state */ &state, /* reason */ &reason]).await?;
-        Ok(())
+        epoch: i64,
+    ) -> Result<bool, StoreError> {
+        let shown = self
+            .query(
+                GATEWAY_STATE,
+                &[
+                    /* name */ &name, /* state */ &state, /* reason */ &reason,
+                    /* epoch */ &epoch,
+                ],
+            )
+            .await?;
+        Ok(!shown.is_empty())
     }
 
     pub async fn open_alarm(&self, code: &'static str, subject: &str, text: &str) -> Result<(), StoreError> {

@@ -67,6 +67,7 @@ statements! {
         // What changes rows without anybody sending.
         EXPIRE "native/expire" [FLOAT8, INT8_ARRAY];
         RESEND "native/resend" [TEXT, FLOAT8];
+        DUE_AGAIN "native/due_again" [INT8];
         MARK_OVERDUE "native/mark_overdue" [FLOAT8];
         REQUEUE_REFUSED "native/requeue_refused" [INT8_ARRAY, TEXT_ARRAY];
         UNCERTAIN "native/uncertain" [];
@@ -97,7 +98,7 @@ statements! {
         HEARTBEAT "daemon/heartbeat" [TEXT, TEXT, INT4, TEXT, TEXT, FLOAT8, INT8, INT4];
         FAREWELL "daemon/farewell" [TEXT];
         CONTROL "daemon/control" [INT8, INT4];
-        GATEWAY_STATE "daemon/gateway_state" [TEXT, TEXT, TEXT];
+        GATEWAY_STATE "daemon/gateway_state" [TEXT, TEXT, TEXT, INT8];
         ALARM_OPEN "daemon/alarm_open" [TEXT, TEXT, TEXT];
         ALARM_CLEAR "daemon/alarm_clear" [TEXT, TEXT];
         REGISTER "daemon/register" [INT8, FLOAT8];

@@ -29,6 +29,8 @@ pub(crate) enum Fate {
     /// The connection died while COMMIT was under way.
     InDoubt,
     RolledBack,
+    /// Acknowledged by a primary that died before its replica had it.
+    LostPerhaps,
 }
 
 /// What is to become of a message in the end.
@@ -54,6 +56,21 @@ pub(crate) struct Written {
     pub(crate) fate: Fate,
     pub(crate) wish: Wish,
     pub(crate) cancel: Cancel,
+    /// When its COMMIT was acknowledged, and when its cancellation, if they were.
+    pub(crate) committed_at: Instant,
+    pub(crate) cancelled_at: Instant,
+}
+
+impl Written {
+    /// PostgreSQL has forgotten what it acknowledged from this time on, or perhaps it has not.
+    pub(crate) fn doubt_since(&mut self, since: Instant) {
+        if self.cancel == Cancel::Acknowledged && self.cancelled_at >= since {
+            self.cancel = Cancel::Asked;
+        }
+        if self.fate == Fate::Acknowledged && self.committed_at >= since {
+            self.fate = Fate::LostPerhaps;
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,11 +228,20 @@ impl<'a> App<'a> {
             Ok(ids) => (Fate::Acknowledged, ids),
             Err(fate) => (fate, Vec::new()),
         };
+        let now = Instant::now();
         for draft in drafts {
             let at = ids.iter().position(|(_, text)| text.contains(&draft.token));
             let id = at.and_then(|at| ids.swap_remove(at).0);
             let (tokens, wish) = (vec![draft.token], draft.wish);
-            self.written.push(Written { tokens, id, fate, wish, cancel: Cancel::No });
+            self.written.push(Written {
+                tokens,
+                id,
+                fate,
+                wish,
+                cancel: Cancel::No,
+                committed_at: now,
+                cancelled_at: now,
+            });
         }
     }
 
@@ -240,6 +266,7 @@ impl<'a> App<'a> {
                         Cancel::Asked
                     }
                 };
+                self.written[at].cancelled_at = Instant::now();
             } else if throw > 92 && self.written[at].tokens.len() == 1 && self.connect().await {
                 let token = format!("#e{}", &self.written[at].tokens[0][1..]);
                 let sql = self.sql.as_ref().unwrap();

@@ -51,6 +51,9 @@ pub(crate) struct Report {
     first_sends_ms: Vec<u64>,
     beyond_lease_ms: Vec<i64>,
     copies_held: u64,
+    failovers_ms: Vec<u64>,
+    lost_with_primary: u64,
+    set_aside: u64,
     slowest_settle_ms: u64,
     seeds: Vec<u64>,
     /// Schedules in which something was found.
@@ -75,6 +78,9 @@ impl Report {
         self.first_sends_ms.extend(&outcome.first_sends_ms);
         self.beyond_lease_ms.extend(&outcome.beyond_lease_ms);
         self.copies_held += outcome.copies_held;
+        self.failovers_ms.extend(&outcome.failovers_ms);
+        self.lost_with_primary += outcome.comparison.lost_with_primary;
+        self.set_aside += outcome.comparison.set_aside;
         self.slowest_settle_ms = self.slowest_settle_ms.max(outcome.settled_ms);
         self.seeds.push(schedule.seed);
         if !outcome.comparison.findings.is_empty() {
@@ -130,6 +136,9 @@ impl Report {
             "takeover_ms": spread(&self.takeovers_ms),
             "takeover_beyond_lease_ms": spread(&self.beyond_lease_ms),
             "copies_held_back": self.copies_held,
+            "first_send_after_failover_ms": spread(&self.failovers_ms),
+            "lost_with_a_primary": self.lost_with_primary,
+            "set_aside_after_failovers": self.set_aside,
             "first_send_after_restart_ms": spread(&self.first_sends_ms),
             "slowest_settle_ms": self.slowest_settle_ms,
             "left_out": self.left_out,

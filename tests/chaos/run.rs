@@ -48,6 +48,8 @@ pub(crate) struct Outcome {
     /// Milliseconds beyond the lease, from the pause or cut of a leader to the next epoch, while nothing else was wrong.
     pub(crate) beyond_lease_ms: Vec<i64>,
     pub(crate) copies_held: u64,
+    /// Milliseconds from the death of a primary to the next message accepted, while nothing else was wrong.
+    pub(crate) failovers_ms: Vec<u64>,
     pub(crate) settled_ms: u64,
     pub(crate) took: Duration,
 }
@@ -210,12 +212,18 @@ async fn unsettled(world: &World) -> Option<String> {
     (!rest).then(|| format!("{queued} queued, {unknown} unknown, {waves} waves, gateway {busy:?}"))
 }
 
-async fn read_books(world: &World, written: Vec<(usize, Written)>) -> Books {
+async fn read_books(world: &World, mut written: Vec<(usize, Written)>) -> Books {
+    let commits_lost_since = world.notes.commits_lost_since.get();
+    if let Some(since) = commits_lost_since {
+        for (_, written) in &mut written {
+            written.doubt_since(since);
+        }
+    }
     let sql = world.sql().await.expect("PostgreSQL is there after the faults");
     let rows = sql
         .query(
             "SELECT id, coalesce(params ->> 'token', body), status, held, send_after <= now(), attempts, \
-             gateway_ref, error FROM sms.outbox",
+             gateway_ref, error, error_code IS NOT DISTINCT FROM 'failover_uncertain' FROM sms.outbox",
             &[],
         )
         .await
@@ -227,6 +235,7 @@ async fn read_books(world: &World, written: Vec<(usize, Written)>) -> Books {
             token: token_in(row.get(1)),
             status: row.get(2),
             held: row.get(3),
+            set_aside: row.get(8),
             due: row.get(4),
             attempts: row.get(5),
             reference: row.get(6),
@@ -248,7 +257,11 @@ async fn read_books(world: &World, written: Vec<(usize, Written)>) -> Books {
         sent,
         given_up,
         open_waves,
-        receipts_came: world.schedule.site.receipts && state["callbacks_waiting"] == 0,
+        // What a receipt said can be lost with a primary, although it was answered.
+        receipts_came: world.schedule.site.receipts
+            && state["callbacks_waiting"] == 0
+            && commits_lost_since.is_none(),
+        commits_were_lost: commits_lost_since.is_some(),
         most_unknown: most_unknown(world, u64::try_from(epochs).unwrap(), state["faults"].as_u64().unwrap()),
     }
 }
@@ -353,6 +366,11 @@ fn measure(world: &World, outcome: &mut Outcome) {
         }
     }
     outcome.copies_held = world.notes.copies_held.get();
+    for (death, first) in world.notes.failovers.borrow().iter() {
+        if let Some(first) = first.filter(|first| alone(*death, *first)) {
+            outcome.failovers_ms.push(ms(first - *death));
+        }
+    }
     for (back, first) in world.notes.first_sends.borrow().iter() {
         if let Some(first) = first.filter(|first| alone(*back, *first)) {
             outcome.first_sends_ms.push(ms(first - *back));

@@ -1,5 +1,7 @@
 //! Books that are wrong on purpose, so that the comparison is itself tested: each kind must be found.
 
+use std::time::Instant;
+
 use crate::books::Breach;
 use crate::clients::{Cancel, Fate, Wish, Written};
 use crate::world::World;
@@ -53,7 +55,13 @@ impl Sabotage {
                 let id: i64 = sql.query_one(insert, &[]).await.unwrap().get(0);
                 let tokens = vec!["#stuck#".to_owned()];
                 let fate = Fate::Acknowledged;
-                book.push((0, Written { tokens, id: Some(id), fate, wish: Wish::Sent, cancel: Cancel::No }));
+                let now = Instant::now();
+                let (wish, cancel) = (Wish::Sent, Cancel::No);
+                let (committed_at, cancelled_at) = (now, now);
+                book.push((
+                    0,
+                    Written { tokens, id: Some(id), fate, wish, cancel, committed_at, cancelled_at },
+                ));
             }
         }
     }

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::random::Random;
+use crate::support::pair::Replication;
 
 /// What strikes together belongs together: the table of results has a line for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,9 +18,10 @@ pub(crate) enum Family {
     Disk,
     Clock,
     Copies,
+    Failovers,
 }
 
-pub(crate) const FAMILIES: [Family; 7] = [
+pub(crate) const FAMILIES: [Family; 8] = [
     Family::Processes,
     Family::Postgres,
     Family::Gateway,
@@ -27,6 +29,7 @@ pub(crate) const FAMILIES: [Family; 7] = [
     Family::Disk,
     Family::Clock,
     Family::Copies,
+    Family::Failovers,
 ];
 
 impl Family {
@@ -39,6 +42,7 @@ impl Family {
             Family::Disk => "disk",
             Family::Clock => "clock",
             Family::Copies => "copies",
+            Family::Failovers => "failovers",
         }
     }
 
@@ -95,6 +99,9 @@ pub(crate) enum What {
     DatabaseClock,
     Clone,
     Restored,
+    FailoverSync,
+    FailoverAsync,
+    FailoverAllLost,
 }
 
 /// One kind of fault, and within which bounds it is drawn.
@@ -125,7 +132,7 @@ const ONCE: (u64, u64) = (1, 1);
 const AT_ONCE: (u64, u64) = (0, 0);
 
 #[rustfmt::skip]
-pub(crate) const KINDS: [Kind; 45] = [
+pub(crate) const KINDS: [Kind; 48] = [
     kind(What::Kill, Family::Processes, ("kill", "SIGKILL of one daemon, which is started again later"), (0, 2000), ONCE),
     kind(What::KillAll, Family::Processes, ("kill-all", "SIGKILL of every daemon at the same moment"), (0, 1500), ONCE),
     kind(What::Pause, Family::Processes, ("pause", "SIGSTOP for less than the lease, SIGCONT"), (100, 700), ONCE),
@@ -171,6 +178,9 @@ pub(crate) const KINDS: [Kind; 45] = [
     kind(What::DatabaseClock, Family::Clock, ("database-clock", "the clock of PostgreSQL's host stepped by so many minutes"), (1000, 4000), (1, 50)),
     kind(What::Clone, Family::Copies, ("clone", "the database dumped into another cluster, with a daemon of its own"), (1500, 3500), ONCE),
     kind(What::Restored, Family::Copies, ("restored", "a base backup restored to a timeline of its own an hour later, with a daemon of its own"), (1500, 3500), ONCE),
+    kind(What::FailoverSync, Family::Failovers, ("failover-sync", "the primary dies, its synchronous replica is promoted after so long"), (0, 2000), ONCE),
+    kind(What::FailoverAsync, Family::Failovers, ("failover-async", "the primary dies with commits of so long that its replica never had; the replica is promoted, the daemons live"), (200, 2000), ONCE),
+    kind(What::FailoverAllLost, Family::Failovers, ("failover-all-lost", "the same, and every daemon is killed with the primary"), (200, 2000), ONCE),
 ];
 
 impl What {
@@ -262,6 +272,7 @@ pub(crate) struct Needs {
     pub(crate) daemon_clock: bool,
     pub(crate) database_clock: bool,
     pub(crate) clone: bool,
+    pub(crate) replica: Option<Replication>,
 }
 
 /// How a client writes.
@@ -330,9 +341,12 @@ pub(crate) fn draw(seed: u64, shape: &Shape) -> Schedule {
     let window_ms = random.between(3500, 6500);
     let clients = draw_clients(&mut random.fork(), shape);
     let families = draw_families(seed, &mut random.fork(), shape);
-    let events = draw_events(seed, &mut random.fork(), (shape, &families), (&site, window_ms));
-    // The socket cannot be cut.
-    site.tcp |= families.contains(&Family::Network);
+    let mut events = draw_events(seed, &mut random.fork(), (shape, &families), (&site, window_ms));
+    let replica = prepare_failover(&mut events);
+    // The socket cannot be cut, and leads to one server only.
+    site.tcp |= families.contains(&Family::Network) || replica.is_some();
+    // That an attempt was unknown can be lost with a primary, so that nobody could tell a second one from a doubled one.
+    site.resend &= replica != Some(Replication::Asynchronous);
     let has = |what| events.iter().any(|event| event.what == what);
     site.needs = Needs {
         small_wal: has(What::WalFull),
@@ -340,9 +354,25 @@ pub(crate) fn draw(seed: u64, shape: &Shape) -> Schedule {
         daemon_clock: has(What::DaemonClock),
         database_clock: has(What::DatabaseClock),
         clone: has(What::Clone),
+        replica,
     };
     let log_filter = shape.log_filter.clone().unwrap_or_else(|| "info".to_owned());
     Schedule { seed, families, site, clients, window_ms, log_filter, events }
+}
+
+/// There is one replica, so the first failover is the only one.
+fn prepare_failover(events: &mut Vec<Event>) -> Option<Replication> {
+    let first = events.iter().position(|event| event.what.family() == Family::Failovers)?;
+    let mut at = 0;
+    events.retain(|event| {
+        at += 1;
+        // A disk with room for little WAL keeps none for a replica.
+        let possible = event.what.family() != Family::Failovers && event.what != What::WalFull;
+        possible || at - 1 == first
+    });
+    let first = events.iter().find(|event| event.what.family() == Family::Failovers)?;
+    let synchronous = first.what == What::FailoverSync;
+    Some(if synchronous { Replication::Synchronous } else { Replication::Asynchronous })
 }
 
 fn draw_site(random: &mut Random) -> Site {

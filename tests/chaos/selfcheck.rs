@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::books::{Books, Breach, Row, Sent, compare};
 use crate::clients::{Cancel, Fate, Wish, Written};
@@ -56,12 +57,15 @@ fn in_order() -> Books {
         fate: Fate::Acknowledged,
         wish: Wish::Sent,
         cancel: Cancel::No,
+        committed_at: Instant::now(),
+        cancelled_at: Instant::now(),
     };
     let row = Row {
         id: 1,
         token: token.clone(),
         status: "delivered".to_owned(),
         held: false,
+        set_aside: false,
         due: true,
         attempts: 1,
         reference: Some("1-00000000-1".to_owned()),
@@ -83,9 +87,16 @@ fn in_order() -> Books {
     }
 }
 
+fn set_aside(books: &mut Books) {
+    books.rows[0].status = "queued".to_owned();
+    books.rows[0].held = true;
+    books.rows[0].set_aside = true;
+    books.receipts_came = false;
+}
+
 fn check_comparison(wrong: &mut Vec<String>) {
     type Falsify = fn(&mut Books);
-    let cases: [(&str, Option<Breach>, Falsify); 15] = [
+    let cases: [(&str, Option<Breach>, Falsify); 19] = [
         ("books in order", None, |_| {}),
         ("a row is gone", Some(Breach::Lost), |books| books.rows.clear()),
         ("it was never sent", Some(Breach::Lost), |books| books.sent.clear()),
@@ -109,6 +120,20 @@ fn check_comparison(wrong: &mut Vec<String>) {
         ("cancelled in time and sent", Some(Breach::Wrong), |books| {
             books.written[0].1.wish = Wish::Scheduled;
             books.written[0].1.cancel = Cancel::Acknowledged;
+        }),
+        ("lost with its primary", None, |books| {
+            books.written[0].1.fate = Fate::LostPerhaps;
+            books.rows.clear();
+        }),
+        ("sent, and set aside after a failover that lost commits", None, |books| {
+            set_aside(books);
+            books.commits_were_lost = true;
+        }),
+        ("sent, and set aside although nothing was lost", Some(Breach::Wrong), set_aside),
+        ("sent, and held for another reason", Some(Breach::Wrong), |books| {
+            set_aside(books);
+            books.rows[0].set_aside = false;
+            books.commits_were_lost = true;
         }),
         ("more unknown than faults", Some(Breach::Wrong), |books| {
             books.rows[0].status = "unknown".to_owned();

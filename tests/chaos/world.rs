@@ -17,6 +17,7 @@ use crate::daemons::{Slot, clock_environment, set_clock};
 use crate::disk::SmallDisk;
 use crate::schedule::{Dialect, Schedule, What, Whom};
 use crate::support::cluster::Cluster;
+use crate::support::pair::{REPLICA, Replication, wait_for_replica_in_commits};
 use crate::support::sim::SimProcess;
 use crate::support::site::free_port;
 use crate::template::{DAEMON, DATABASE, Stage};
@@ -43,7 +44,9 @@ pub(crate) struct World {
     pub(crate) database_clock: PathBuf,
     /// A cluster of another identity, for one copy of the database.
     pub(crate) stranger: Mutex<Option<Cluster>>,
-    superuser: Config,
+    /// Until it is promoted.
+    pub(crate) replica: Mutex<Option<Cluster>>,
+    superuser: RefCell<Config>,
     // Last: whatever writes to them must have ended.
     pub(crate) wal_disk: Option<SmallDisk>,
     pub(crate) log_disk: Option<SmallDisk>,
@@ -65,6 +68,10 @@ pub(crate) struct Notes {
     pub(crate) copies_held: Cell<u64>,
     /// Times at which PostgreSQL took connections again, and the first message accepted after each.
     pub(crate) first_sends: RefCell<Vec<(Instant, Option<Instant>)>>,
+    /// Times at which a primary died, and the first message accepted after each.
+    pub(crate) failovers: RefCell<Vec<(Instant, Option<Instant>)>>,
+    /// What the primary committed from then on, its replica never had.
+    pub(crate) commits_lost_since: Cell<Option<Instant>>,
     /// Changes of the epoch as they were seen.
     pub(crate) epochs: RefCell<Vec<(Instant, i64)>>,
     /// Times that a gateway went away as a whole, and with it whatever it had under way.
@@ -93,13 +100,17 @@ impl World {
             }
         }
         cluster.run().await;
+        let replica = match site.needs.replica {
+            Some(replication) => Some(replicate(&cluster, replication).await),
+            None => None,
+        };
         let callback_port = free_port();
         let sim = SimProcess::start(&[]).await;
         sim.settings(&sim_settings(&schedule, callback_port)).await;
         let superuser = cluster.config(DATABASE);
         let callback_ports: Vec<u16> = (0..site.daemons).map(|_| free_port()).collect();
         let make_slot = |number| {
-            let url = daemon_url(&schedule, &cluster, number);
+            let url = daemon_url(&schedule, (&cluster, replica.as_ref()), number);
             let text = config(&schedule, sim.address("gateway"), &url, callback_ports[number]);
             let mut slot = Slot::new(number, directory, &text);
             if let Some(disk) = &log_disk {
@@ -121,7 +132,8 @@ impl World {
             notes: Notes::default(),
             database_clock,
             stranger: Mutex::new(site.needs.clone.then(|| stage.stranger.copy())),
-            superuser,
+            replica: Mutex::new(replica),
+            superuser: RefCell::new(superuser),
             wal_disk,
             log_disk,
             cluster: Mutex::new(cluster),
@@ -135,7 +147,17 @@ impl World {
 
     /// Parameters of the superuser, through the socket, which no cut of the network touches.
     pub(crate) fn database(&self) -> Config {
-        self.superuser.clone()
+        self.superuser.borrow().clone()
+    }
+
+    /// Where PostgreSQL listens for the daemons.
+    pub(crate) fn port(&self) -> u16 {
+        self.superuser.borrow().get_ports()[0]
+    }
+
+    /// From now on the database is in this cluster.
+    pub(crate) fn move_to(&self, cluster: &Cluster) {
+        *self.superuser.borrow_mut() = cluster.config(DATABASE);
     }
 
     /// A connection of our own, or nothing while PostgreSQL is away.
@@ -214,6 +236,17 @@ fn small_wal(cluster: &Cluster) -> SmallDisk {
     disk
 }
 
+/// A streaming replica, which asks for more WAL soon after it lost its primary.
+async fn replicate(primary: &Cluster, replication: Replication) -> Cluster {
+    // Once it is the primary, it waits for nobody.
+    let settings = "wal_retrieve_retry_interval = '100ms'\nsynchronous_standby_names = ''";
+    let replica = primary.replica(REPLICA, settings).await;
+    if replication == Replication::Synchronous {
+        wait_for_replica_in_commits(primary).await;
+    }
+    replica
+}
+
 fn sim_settings(schedule: &Schedule, callback_port: u16) -> Value {
     let site = &schedule.site;
     let receipts_to = site.receipts.then(|| format!("http://127.0.0.1:{callback_port}{CALLBACK_PATH}"));
@@ -231,9 +264,18 @@ fn sim_settings(schedule: &Schedule, callback_port: u16) -> Value {
     })
 }
 
-fn daemon_url(schedule: &Schedule, cluster: &Cluster, number: usize) -> String {
+fn daemon_url(
+    schedule: &Schedule,
+    (cluster, replica): (&Cluster, Option<&Cluster>),
+    number: usize,
+) -> String {
+    let address = format!("127.0.0.{}", number + 1);
+    if let Some(replica) = replica {
+        let hosts = format!("{address}:{},{address}:{}", cluster.port(), replica.port());
+        return format!("postgresql://{DAEMON}@{hosts}/{DATABASE}?target_session_attrs=read-write");
+    }
     if schedule.site.tcp {
-        return format!("postgresql://{DAEMON}@127.0.0.{}:{}/{DATABASE}", number + 1, cluster.port());
+        return format!("postgresql://{DAEMON}@{address}:{}/{DATABASE}", cluster.port());
     }
     let socket = cluster.socket().to_str().unwrap().replace('/', "%2F");
     format!("postgresql://{DAEMON}@{socket}:{}/{DATABASE}", cluster.port())

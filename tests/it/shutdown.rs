@@ -12,7 +12,7 @@ use crate::support::books::Committed;
 use crate::support::cluster::{Cluster, Stop};
 use crate::support::daemon::Daemon;
 use crate::support::site::{LIMIT, Lines, Site};
-use crate::support::wire::{Door, Wire};
+use crate::support::wire::{Calls, Cut, Door, Fault, Wire};
 
 /// Where a daemon's log goes.
 type Way<'a> = &'a dyn Fn(&mut Command);
@@ -142,6 +142,24 @@ async fn a_stop_during_a_takeover_leaves_everything_to_the_next_daemon() {
     let counts = site.until_counts("the rest is sent", |counts| counts.only(&["accepted", "unknown"])).await;
     assert!((8..=16).contains(&counts.of("unknown")), "{counts:?}");
     site.assert_books(&committed).await;
+}
+
+#[tokio::test]
+async fn a_stop_leaves_no_wave_behind_for_one_lost_connection() {
+    let mut site = Site::new("stop_cut").await;
+    let wire = Wire::to_cluster();
+    site.route_through(&wire);
+    // The first brings the result, the second only says that the wave is finished.
+    let last = wire.plan(Calls::running("record").nth(2), Fault::StopBefore);
+    let mut daemon = site.daemon(EIGHT_AT_ONCE).await;
+    let (id, _) = site.queue(1).await;
+    site.until(id, "accepted").await;
+    let call = last.reached(LIMIT).await;
+    daemon.terminate();
+    daemon.wait_log(LIMIT, "stopping").await;
+    wire.cut(call.connection, Cut::Reset);
+    assert!(daemon.wait_exit(LIMIT).await.success());
+    assert_eq!(site.number("SELECT count(*) FROM outboxd.wave WHERE ids <> '{}'").await, 0);
 }
 
 #[tokio::test]

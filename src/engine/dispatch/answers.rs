@@ -291,8 +291,10 @@ impl Dispatch {
             }
             _ => {}
         }
+        // Who leads again shows all of them.
+        let Some(epoch) = self.term.as_ref().map(|term| term.epoch) else { return };
         let turn = run.shows.next();
-        let showing = Showing { name, state, reason: reason.map(|text| presentable(&text)), alarm };
+        let showing = Showing { name, state, reason: reason.map(|text| presentable(&text)), alarm, epoch };
         let store = self.store.clone();
         self.ask(async move {
             turn.show(&store, &showing).await;

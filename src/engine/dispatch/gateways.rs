@@ -97,12 +97,16 @@ pub(super) struct Showing {
     pub(super) reason: Option<String>,
     /// Code of the alarm that is to stand; others are cleared.
     pub(super) alarm: Option<&'static str>,
+    /// In which we lead.
+    pub(super) epoch: i64,
 }
 
 impl Showing {
     async fn write(&self, store: &Store) -> Result<(), StoreError> {
-        let Showing { name, state, reason, alarm } = self;
-        store.show_gateway(name, state, reason.as_deref()).await?;
+        let Showing { name, state, reason, alarm, epoch } = self;
+        if !store.show_gateway(name, state, reason.as_deref(), *epoch).await? {
+            return Ok(());
+        }
         if let Some(code) = alarm {
             let text = reason.as_deref().unwrap_or_default();
             store.open_alarm(code, name, &format!("gateway {name} is {state}: {text}")).await?;

@@ -11,7 +11,7 @@ use crate::engine::complaints::Complaints;
 use crate::engine::dispatch::{Dispatch, TemplateState};
 use crate::engine::wake::{self, WakeAction};
 use crate::store::StoreError;
-use crate::store::control::{self, Doorbell, Orders};
+use crate::store::control::{self, DatabaseClock, Doorbell, Orders};
 use crate::store::listen::Heard;
 use crate::store::queue;
 
@@ -26,6 +26,9 @@ pub(super) const RELEASES: u32 = 30;
 const DUE_PAUSE: Duration = Duration::from_millis(100);
 /// Rows that expired while their gateway did not send are ended this long after the longest request could last.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
+
+/// A smaller step back of the database's clock is taken for the time that its answer took, and delays nobody for longer.
+const CLOCK_SLACK: Duration = Duration::from_secs(3);
 
 /// Timers of the leader.
 #[derive(Debug)]
@@ -45,6 +48,7 @@ pub(super) struct Clockwork {
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
     pub(super) complaints: Complaints,
+    database_clock: SeenClock,
     /// Somebody's lock keeps this statement from being carried out.
     pub(super) lock_met: Option<LockMet>,
 }
@@ -72,12 +76,17 @@ impl Clockwork {
             doubtful_covered: 0,
             complaints: Complaints::default(),
             lock_met: None,
+            database_clock: SeenClock::default(),
         }
     }
 
-    /// A new term. What the log has complained of is not over with that.
+    /// A new term. What the log has complained of is not over with that, and the database's clock is the same.
     pub(super) fn start_over(&mut self, now: Moment) {
-        *self = Clockwork { complaints: std::mem::take(&mut self.complaints), ..Clockwork::new(now) };
+        *self = Clockwork {
+            complaints: std::mem::take(&mut self.complaints),
+            database_clock: self.database_clock,
+            ..Clockwork::new(now)
+        };
     }
 
     pub(super) fn next_at(&self) -> Option<Moment> {
@@ -106,6 +115,33 @@ impl Clockwork {
     pub(super) fn ask_orders_now(&mut self) {
         self.orders_at = Some(Moment::ZERO);
     }
+}
+
+/// The database's clock as it was seen last.
+#[derive(Debug, Clone, Copy, Default)]
+struct SeenClock {
+    last: Option<(i64, Moment)>,
+    /// It was set back from there, and has not come there again.
+    set_back_from: Option<i64>,
+}
+
+impl SeenClock {
+    /// Where it was before somebody set it back, until it has come there again.
+    fn see(&mut self, clock: DatabaseClock, now: Moment) -> Option<i64> {
+        let expected = self.last.map(|(us, at)| us.saturating_add(micros(now.since(at))));
+        self.last = Some((clock.us, now));
+        // A daemon that starts afterwards sees it by the heartbeats of those before it.
+        let before = expected.max(clock.last_sign_of_life_us);
+        if before.is_some_and(|before| before.saturating_sub(clock.us) > micros(CLOCK_SLACK)) {
+            self.set_back_from = self.set_back_from.max(before);
+        }
+        self.set_back_from = self.set_back_from.filter(|before| *before > clock.us);
+        self.set_back_from
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl Dispatch {
@@ -291,12 +327,41 @@ impl Dispatch {
             (true, true) | (false, false) => {}
         }
         self.uncertain_is(orders.uncertain);
+        self.clock_seen(orders.clock, now);
         for (name, reason) in orders.stopped {
             self.stop_gateway(&name, &reason);
         }
         for name in orders.resumed {
             self.resume_gateway(&name);
         }
+    }
+
+    /// Rows that were due stay due when somebody sets the database's clock back.
+    fn clock_seen(&mut self, clock: DatabaseClock, now: Moment) {
+        let Some(before) = self.clockwork.database_clock.see(clock, now) else { return };
+        if !self.may_send() {
+            return;
+        }
+        let store = self.store.clone();
+        self.ask(async move {
+            let mut messages = 0;
+            loop {
+                match store.due_again(before).await {
+                    Ok(0) => break,
+                    Ok(some) => messages += some,
+                    Err(error) => {
+                        debug!(%error, "could not make due again what had been due");
+                        break;
+                    }
+                }
+            }
+            if messages == 0 {
+                return None;
+            }
+            let seconds = (before - clock.us) / 1_000_000;
+            warn!(messages, seconds, "the database's clock was set back; what had been due is due now");
+            Some(Event::Swept)
+        });
     }
 
     fn sweep(&mut self) {
@@ -355,4 +420,49 @@ fn said(result: Result<(), StoreError>) -> Option<Event> {
         debug!(%error, "could not write the register; the poll finds what does not ring");
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::SeenClock;
+    use crate::clock::Moment;
+    use crate::store::control::DatabaseClock;
+
+    const SECOND: i64 = 1_000_000;
+
+    fn clock(seconds: i64) -> DatabaseClock {
+        DatabaseClock { us: seconds * SECOND, last_sign_of_life_us: None }
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_clock_that_goes_on_or_forwards_was_not_set_back() {
+        let mut seen = SeenClock::default();
+        for (us, now) in [(1_000, 10), (1_005, 15), (1_008, 20), (9_000, 25), (9_004, 30)] {
+            assert_eq!(seen.see(clock(us), at(now)), None);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_told_until_it_has_come_there_again() {
+        let mut seen = SeenClock::default();
+        seen.see(clock(5_000), at(10));
+        assert_eq!(seen.see(clock(1_405), at(15)), Some(5_005 * SECOND));
+        assert_eq!(seen.see(clock(1_410), at(20)), Some(5_005 * SECOND));
+        // Once more, from less far.
+        assert_eq!(seen.see(clock(1_000), at(25)), Some(5_005 * SECOND));
+        assert_eq!(seen.see(clock(5_006), at(30)), None);
+    }
+
+    #[test]
+    fn who_starts_after_the_step_sees_it_by_the_heartbeats() {
+        let mut seen = SeenClock::default();
+        let clock = DatabaseClock { us: 100 * SECOND, last_sign_of_life_us: Some(3_700 * SECOND) };
+        assert_eq!(seen.see(clock, at(1)), Some(3_700 * SECOND));
+    }
 }

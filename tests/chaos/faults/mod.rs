@@ -6,6 +6,7 @@
 mod clock;
 mod copies;
 mod disk;
+mod failovers;
 mod gateway;
 mod network;
 mod postgres;
@@ -38,6 +39,7 @@ pub(crate) async fn strike(world: &World, event: &Event) {
         Family::Disk => disk::strike(world, event).await,
         Family::Clock => clock::strike(world, event).await,
         Family::Copies => copies::strike(world, event).await,
+        Family::Failovers => failovers::strike(world, event).await,
     }
     world.notes.spans.borrow_mut()[at].1 = Some(Instant::now());
 }

@@ -19,7 +19,7 @@ pub(super) async fn strike(world: &World, event: &Event) {
             if leads && world.standbys(number) > 0 && event.lasts_ms > 2 * world.schedule.site.lease_ms {
                 world.notes.silences.borrow_mut().push(Instant::now());
             }
-            let (address, port) = (number + 1, world.cluster.lock().await.port());
+            let (address, port) = (number + 1, world.port());
             let rules = [
                 format!("ip daddr 127.0.0.{address} tcp dport {port}"),
                 format!("ip saddr 127.0.0.{address} tcp sport {port}"),

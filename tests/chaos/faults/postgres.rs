@@ -46,17 +46,21 @@ async fn restart(world: &World, event: &Event, how: Stop) {
         cluster.run().await;
     }
     let back = Instant::now();
+    let first = first_message(world).await;
+    world.notes.first_sends.borrow_mut().push((back, first));
+}
+
+/// When the gateway accepts the next message, if that is soon.
+pub(super) async fn first_message(world: &World) -> Option<Instant> {
+    let begun = Instant::now();
     let before = world.accepted().await;
-    let first = loop {
-        if back.elapsed() > FIRST_SEND_LIMIT {
-            break None;
-        }
+    while begun.elapsed() <= FIRST_SEND_LIMIT {
         if world.accepted().await > before {
-            break Some(Instant::now());
+            return Some(Instant::now());
         }
         tokio::time::sleep(LOOK_AGAIN).await;
-    };
-    world.notes.first_sends.borrow_mut().push((back, first));
+    }
+    None
 }
 
 /// Takes a lock in a transaction of its own. Where that is refused or cut off, nothing was locked, which happens.

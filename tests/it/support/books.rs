@@ -2,6 +2,9 @@
 //! took. Messages are told apart by their texts, because a test may use an id twice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use super::eventually;
@@ -110,6 +113,25 @@ impl Books {
     }
 }
 
+impl Books {
+    /// Appends a line to `target/scenarios.tsv`, from which `tests/scenario-table` makes the table of RELIABILITY.md.
+    fn note(&self, committed: &Committed, faults: &[String]) {
+        let messages = committed.texts.len() + committed.deleted.len();
+        let sent: usize = self.sent.values().map(Vec::len).sum();
+        let unknown = self.rows.values().flatten().filter(|row| row.status == "unknown").count();
+        let doubled = self.sent.values().filter(|sent| sent.len() > 1).count();
+        let gone = committed.texts.iter().filter(|text| !self.rows.contains_key(*text)).count();
+        // Its thread has the name of the test.
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("?");
+        let line = format!("{test}\t{messages}\t{sent}\t{gone}\t{doubled}\t{unknown}\t{}\n", faults.len());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("scenarios.tsv");
+        // A book for people: a test does not fail for it.
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    }
+}
+
 /// How a row and what was sent for it do not fit each other.
 fn disagreement(row: &Row, sent: &[String]) -> Option<&'static str> {
     match (row.status.as_str(), sent) {
@@ -126,7 +148,9 @@ impl Site {
     /// The three books agree: each committed message has its one row, a row that says it was sent was sent once, any
     /// other was not, and nothing else was sent.
     pub(crate) async fn assert_books(&self, committed: &Committed) {
-        let faults = Books::read(self).await.faults(committed);
+        let books = Books::read(self).await;
+        let faults = books.faults(committed);
+        books.note(committed, &faults);
         let shown = &faults[..faults.len().min(20)];
         assert!(faults.is_empty(), "{} faults in the books: {shown:#?}", faults.len());
     }

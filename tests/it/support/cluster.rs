@@ -46,6 +46,8 @@ pub(crate) struct Cluster {
     server: Option<Child>,
     /// Variables that the server is started with.
     environment: Vec<(&'static str, String)>,
+    /// The process whose mounts the server sees instead of ours.
+    mounts_of: Option<u32>,
 }
 
 impl Cluster {
@@ -129,7 +131,8 @@ impl Cluster {
     fn empty() -> Cluster {
         // Short: the path of a Unix socket has at most 107 bytes.
         let directory = tempfile::Builder::new().prefix("outboxd-cl.").tempdir_in("/tmp").unwrap();
-        let cluster = Cluster { directory, port: free_port(), server: None, environment: Vec::new() };
+        let cluster =
+            Cluster { directory, port: free_port(), server: None, environment: Vec::new(), mounts_of: None };
         give_to_server(cluster.directory.path());
         cluster
     }
@@ -144,6 +147,11 @@ impl Cluster {
     /// A variable of the server's environment, from its next start on.
     pub(crate) fn set_environment(&mut self, name: &'static str, value: impl Into<String>) {
         self.environment.push((name, value.into()));
+    }
+
+    /// From its next start on the server sees the mounts of this process: a disk of its own.
+    pub(crate) fn enter_mounts_of(&mut self, pid: u32) {
+        self.mounts_of = Some(pid);
     }
 
     /// Starts the server and waits until it takes connections; after a crash that is after recovery.
@@ -200,7 +208,15 @@ impl Cluster {
     fn spawn(&self, arguments: &[&str]) -> Child {
         let log = OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         // Set behind the change of the user: what libraries make at their start must belong to PostgreSQL's.
-        as_server(Path::new("env"))
+        let mut command = as_server(Path::new("env"));
+        if let Some(pid) = self.mounts_of {
+            let mut inside = Command::new("nsenter");
+            inside
+                .args(["--mount", "--target", &pid.to_string(), "--wd=/tmp", "setpriv"])
+                .args(command.get_args());
+            command = inside;
+        }
+        command
             .args(self.environment.iter().map(|(name, value)| format!("{name}={value}")))
             .arg(binary("postgres"))
             .arg("-D")

@@ -6,6 +6,7 @@
 pub(crate) mod application;
 pub(crate) mod books;
 pub(crate) mod cli;
+pub(crate) mod clock;
 pub(crate) mod cluster;
 pub(crate) mod daemon;
 pub(crate) mod figures;
@@ -14,6 +15,7 @@ pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod sim;
 pub(crate) mod site;
+pub(crate) mod small_disk;
 pub(crate) mod source;
 pub(crate) mod wire;
 

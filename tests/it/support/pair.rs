@@ -7,13 +7,26 @@ use super::eventually;
 use super::site::{LIMIT, Site};
 
 /// The replica's name in `synchronous_standby_names`.
-const REPLICA: &str = "replica";
+pub(crate) const REPLICA: &str = "replica";
 
 /// Whether a commit on the primary waits for the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replication {
     Synchronous,
     Asynchronous,
+}
+
+/// From now on each commit on this primary waits for its replica.
+pub(crate) async fn wait_for_replica_in_commits(primary: &Cluster) {
+    primary.configure(&format!("synchronous_standby_names = '{REPLICA}'"));
+    let sql = primary.client("postgres").await;
+    sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    eventually(LIMIT, "the replica is synchronous", async || {
+        let row = sql.query_opt("SELECT sync_state FROM pg_stat_replication", &[]).await.unwrap();
+        let state = row.map(|row| row.get::<_, Option<String>>(0));
+        if state == Some(Some("sync".to_owned())) { Ok(()) } else { Err(state) }
+    })
+    .await;
 }
 
 /// Dropped like its clusters, with all that is in them.
@@ -30,15 +43,7 @@ impl Pair {
         let replica = primary.replica(REPLICA, "").await;
         let pair = Pair { primary, replica };
         if replication == Replication::Synchronous {
-            pair.primary.configure(&format!("synchronous_standby_names = '{REPLICA}'"));
-            let sql = pair.primary.client("postgres").await;
-            sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-            eventually(LIMIT, "the replica is synchronous", async || {
-                let row = sql.query_opt("SELECT sync_state FROM pg_stat_replication", &[]).await.unwrap();
-                let state = row.map(|row| row.get::<_, Option<String>>(0));
-                if state == Some(Some("sync".to_owned())) { Ok(()) } else { Err(state) }
-            })
-            .await;
+            wait_for_replica_in_commits(&pair.primary).await;
         }
         pair
     }
