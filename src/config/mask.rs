@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 /// Keys whose values may be shown in an error. Everything else is masked, so that a new key, or the misspelt name
 /// of a secret one, is hidden until somebody decides otherwise.
 const PUBLIC_KEYS: &[&str] = &[
+    "after_failover",
     "allow_http",
     "api_url",
     "backoff_max",
@@ -17,7 +18,6 @@ const PUBLIC_KEYS: &[&str] = &[
     "body_starts_with",
     "breaker_failures",
     "ca_file",
-    "after_failover",
     "campaign_name",
     "charset",
     "class",
