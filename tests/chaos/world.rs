@@ -46,6 +46,8 @@ pub(crate) struct World {
     pub(crate) stranger: Mutex<Option<Cluster>>,
     /// Until it is promoted.
     pub(crate) replica: Mutex<Option<Cluster>>,
+    /// Its directory stays: a clock that is set in it moves nothing any more.
+    pub(crate) dead_primary: RefCell<Option<Cluster>>,
     superuser: RefCell<Config>,
     // Last: whatever writes to them must have ended.
     pub(crate) wal_disk: Option<SmallDisk>,
@@ -133,6 +135,7 @@ impl World {
             database_clock,
             stranger: Mutex::new(site.needs.clone.then(|| stage.stranger.copy())),
             replica: Mutex::new(replica),
+            dead_primary: RefCell::new(None),
             superuser: RefCell::new(superuser),
             wal_disk,
             log_disk,

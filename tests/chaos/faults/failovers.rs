@@ -44,7 +44,8 @@ pub(super) async fn strike(world: &World, event: &Event) {
     }
     replica.promote().await;
     world.move_to(&replica);
-    drop(mem::replace(&mut *cluster, replica));
+    let dead = mem::replace(&mut *cluster, replica);
+    world.dead_primary.replace(Some(dead));
     drop(cluster);
     if everybody {
         for slot in &world.slots {

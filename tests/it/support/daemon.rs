@@ -7,7 +7,7 @@ use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -136,9 +136,24 @@ impl Daemon {
         self.signal(Signal::TERM);
     }
 
-    /// SIGSTOP: it lives and does nothing.
+    /// SIGSTOP: it lives and does nothing any more when this returns. The signal alone stops the first thread that gets
+    /// time to see it; on a busy machine the others may go on for milliseconds.
     pub(crate) fn pause(&mut self) {
         self.signal(Signal::STOP);
+        let begun = Instant::now();
+        while !self.stands_still() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it does not stop");
+            std::thread::yield_now();
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // Behind the name, which may hold anything.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// SIGCONT.
