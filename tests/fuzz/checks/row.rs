@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use outboxd::compose::{Composer, Templates};
 use outboxd::config;
 use outboxd::gateway::Prepared;
-use outboxd::message::{Encoding, Lane, MessageId, OutboxRow, Outgoing, Refusal, RowVersion, TemplateRow};
+use outboxd::message::{
+    CreatedAt, Encoding, Lane, MessageId, OutboxRow, Outgoing, Refusal, RowVersion, TemplateRow,
+};
 use outboxd::text::template::MAX_BYTES;
 use outboxd::text::{code, gsm, segments, sender};
 use serde_json::Value;
@@ -86,6 +88,7 @@ fn row(fields: &Fields) -> OutboxRow {
         version: RowVersion(1),
         lane: Lane::Normal,
         send_after_us: 0,
+        row_made: CreatedAt(0),
         attempts: 0,
         recipient: fields.owned("recipient"),
         body: fields.owned("body"),
