@@ -1,14 +1,14 @@
 -- outboxd: reapply
 -- After a failover that lost commits: writes again the results that a daemon remembers, and marks what it has under
--- way, so that what was sent is not sent again. Facts: a row gives way to an attempt that it has not heard of. That it
--- was queued again for it may be lost as well, so it may also come from a state that leads to the queue.
+-- way, so that what was sent is not sent again. Facts: a row gives way to an attempt that it has not heard of. That somebody
+-- queued it again for that attempt may have been lost as well.
 -- $1 ids bigint[], $2 created_at timestamptz[] (an id may have been given to another message since), $3 attempts
 -- integer[], $4 status text[], $5 gateways text[], $6 gateway_refs text[], $7 timeline integer (expect_timeline)
 -- Columns: id of each row that was written. Locks: the rows, in id order. Called after a failover, by every daemon that
 -- lived through it.
 UPDATE sms.outbox AS o
 SET status = r.status,
-    -- A daemon that led in between may have set it aside; it was sent all the same.
+    -- A daemon that led in between may have held it as too old; it was sent all the same.
     held = false,
     attempts = r.attempts,
     sent_via = r.gateway,

@@ -16,7 +16,8 @@ WITH fence AS MATERIALIZED (
     WHERE l.epoch = $1
         AND NOT l.held
         AND l.timeline = (SELECT outboxd.timeline())
-    FOR SHARE
+    -- Not waiting: rows would be looked at as they were before the wait, and a cancel since then would be missed.
+    FOR SHARE NOWAIT
 ), unchanged AS MATERIALIZED (
     SELECT
         w.id,

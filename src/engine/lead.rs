@@ -246,11 +246,16 @@ impl Candidate {
         }
         let instance = &self.life.identity.instance;
         let term = self.store.take_over(instance, standing.present, hold.as_deref(), uncertain).await?;
+        let mut said = false;
         let unknown = loop {
             match self.store.mark_unknown(term.epoch, &self.life.own_waves.list()).await {
                 Ok(count) => break count,
+                Err(StoreError::Locked { .. }) if said => {}
                 Err(StoreError::Locked { .. }) => {
-                    warn!("a row whose attempt was cut off is locked by somebody; waiting for it");
+                    said = true;
+                    let holders = self.store.lock_holders(true).await.ok().flatten();
+                    let holders = holders.as_deref().unwrap_or("nobody whom we can see");
+                    warn!(holders, "a row whose attempt was cut off is locked by somebody; waiting for it");
                 }
                 Err(error) => return Err(error),
             }

@@ -23,6 +23,8 @@ use crate::store::{Store, StoreError};
 const BATCH: usize = 1000;
 /// A row that somebody has locked is tried again after this.
 const LOCKED_PAUSE: Duration = Duration::from_millis(250);
+/// Results that wait for somebody's lock for longer are worth a word.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// A record that the server refuses by itself is tried again after this: somebody may mend the schema.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// Why a record that fits came to nothing.
@@ -72,6 +74,10 @@ pub struct Recorder {
     later: Vec<(Moment, Entry)>,
     /// Results that the server refused when they stood alone, and that are not written yet.
     refused: HashSet<MessageId>,
+    /// Results whose rows somebody keeps locked, and since when.
+    locked: HashMap<MessageId, Moment>,
+    /// The log has that they wait.
+    lock_said: bool,
     complaints: Complaints,
     finished: Vec<WaveKey>,
     finished_since: Option<Moment>,
@@ -95,6 +101,8 @@ impl Recorder {
             suspects: Vec::new(),
             later: Vec::new(),
             refused: HashSet::new(),
+            locked: HashMap::new(),
+            lock_said: false,
             complaints: Complaints::default(),
             finished: Vec::new(),
             finished_since: None,
@@ -235,6 +243,10 @@ impl Recorder {
             Err((error @ (StoreError::Refused { .. } | StoreError::Answer { .. }), batch)) => {
                 self.split_refused(batch, &positions, &error).await;
             }
+            // Somebody has the whole table.
+            Err((StoreError::Locked { .. }, batch)) if !batch.is_empty() => {
+                self.wait_for_lock(batch, &positions).await;
+            }
             Err((error, batch)) => {
                 self.keep(batch, &positions);
                 self.pause(&error);
@@ -259,6 +271,25 @@ impl Recorder {
         }
         let pause = self.trouble.as_ref().map_or(TROUBLE_MIN, |trouble| (trouble.pause * 2).min(TROUBLE_MAX));
         self.trouble = Some(Trouble { pause, until: clock::now() + pause });
+    }
+
+    async fn wait_for_lock(&mut self, batch: Vec<Record>, positions: &HashMap<MessageId, Position>) {
+        let now = clock::now();
+        for record in batch {
+            self.locked.entry(record.id).or_insert(now);
+            self.later.push((now + LOCKED_PAUSE, with_position(record, positions)));
+        }
+        if self.lock_said || self.locked.values().all(|since| now.since(*since) < LOCK_PATIENCE) {
+            return;
+        }
+        self.lock_said = true;
+        let holders = self.store.lock_holders(true).await.ok().flatten();
+        let holders = holders.as_deref().unwrap_or("nobody whom we can see");
+        warn!(
+            results = self.locked.len(),
+            holders,
+            "results wait: somebody keeps their rows locked; they are written when that transaction ends"
+        );
     }
 
     /// The server refuses the statement. If one record is to blame, the others must not wait for it: halves are tried
@@ -296,6 +327,12 @@ impl Recorder {
     }
 
     async fn taken(&mut self, done: &[Done]) {
+        for done in done {
+            self.locked.remove(&done.id);
+        }
+        if self.locked.is_empty() && std::mem::take(&mut self.lock_said) {
+            info!("no result waits for a lock any more");
+        }
         if self.refused.is_empty() {
             return;
         }
@@ -320,8 +357,8 @@ impl Recorder {
         for record in &locked {
             missing.insert(record.id, None);
         }
+        self.wait_for_lock(locked, positions).await;
         let again = clock::now() + LOCKED_PAUSE;
-        self.later.extend(locked.into_iter().map(|record| (again, with_position(record, positions))));
         let mut done: Vec<Done> = Vec::with_capacity(sizes.len());
         let mut notes: Vec<(Record, String)> = Vec::new();
         for misfit in misfits {

@@ -233,7 +233,7 @@ impl Auth {
         let described = own.as_ref().and_then(|own| own.error_description.as_deref()).or(error);
         let said = described.map(|text| self.quoted(text)).unwrap_or_default();
         match (answer.status, error) {
-            (429 | 500.., _) | (_, Some("temporarily_unavailable" | "server_error")) => {
+            (408 | 429 | 500.., _) | (_, Some("temporarily_unavailable" | "server_error")) => {
                 Err(temporary(answer, format!("could not log in: {host} is busy (HTTP {})", answer.status)))
             }
             (401, _) | (400..=499, Some(_)) => Err(Failure {

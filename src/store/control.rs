@@ -29,6 +29,14 @@ pub enum Role {
     Standby,
 }
 
+/// Microseconds since 1970 by the database's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct DatabaseClock {
+    pub us: i64,
+    /// When any daemon wrote its last heartbeat.
+    pub last_sign_of_life_us: Option<i64>,
+}
+
 impl Role {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -36,14 +44,6 @@ impl Role {
             Role::Standby => "standby",
         }
     }
-}
-
-/// Microseconds since 1970 by the database's clock.
-#[derive(Debug, Clone, Copy)]
-pub struct DatabaseClock {
-    pub us: i64,
-    /// When any daemon wrote its last heartbeat.
-    pub last_sign_of_life_us: Option<i64>,
 }
 
 /// What a person, or a daemon that took callbacks, may have asked for.
@@ -97,11 +97,11 @@ impl Store {
                 .into_iter()
                 .zip(column::<Vec<String>>(CONTROL, &row, 5)?)
                 .collect(),
+            uncertain: Uncertain::of(CONTROL, &row, 6)?,
             clock: DatabaseClock {
-                us: column(CONTROL, &row, 6)?,
-                last_sign_of_life_us: column(CONTROL, &row, 7)?,
+                us: column(CONTROL, &row, 8)?,
+                last_sign_of_life_us: column(CONTROL, &row, 9)?,
             },
-            uncertain: Uncertain::of(CONTROL, &row, 8)?,
         })
     }
 
@@ -142,8 +142,8 @@ impl Store {
     }
 
     /// Who holds a lock that can keep us from working, in words.
-    pub async fn lock_holders(&self) -> Result<Option<String>, StoreError> {
-        let row = self.query_one(LOCK_HOLDERS, &[]).await?;
+    pub async fn lock_holders(&self, of_rows: bool) -> Result<Option<String>, StoreError> {
+        let row = self.query_one(LOCK_HOLDERS, &[/* of rows */ &of_rows]).await?;
         column(LOCK_HOLDERS, &row, 0)
     }
 

@@ -5,7 +5,7 @@
 use crate::config::Database;
 use crate::message::Status;
 use crate::store::statement::{
-    ALL, CHECK_ARROWS, CHECK_GRANTS, CHECK_INDEXES, CHECK_SERVER, CHECK_TRIGGERS, PLACE,
+    ALL, CHECK_ARROWS, CHECK_COLUMNS, CHECK_GRANTS, CHECK_INDEXES, CHECK_SERVER, CHECK_TRIGGERS, PLACE,
 };
 use crate::store::{Store, StoreError, classify, column};
 
@@ -72,6 +72,14 @@ impl std::fmt::Display for Place {
 pub struct Unusable {
     pub statement: &'static str,
     pub reason: String,
+}
+
+/// A column of the outbox with another type than the one that it was made with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retyped {
+    pub column: String,
+    pub present: String,
+    pub wanted: String,
 }
 
 impl Store {
@@ -184,6 +192,20 @@ impl Store {
             |from: Status, to: Status| allowed.iter().any(|(f, t)| f == from.as_str() && t == to.as_str());
         let arrows = Status::ALL.iter().flat_map(|from| Status::ALL.iter().map(move |to| (*from, *to)));
         Ok(arrows.filter(|(from, to)| from.may_become(*to) != is_allowed(*from, *to)).collect())
+    }
+
+    /// Columns whose type is not the one that they should have.
+    pub async fn retyped_columns(&self) -> Result<Vec<Retyped>, StoreError> {
+        let rows = self.query(CHECK_COLUMNS, &[]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Retyped {
+                    column: column(CHECK_COLUMNS, row, 0)?,
+                    present: column(CHECK_COLUMNS, row, 1)?,
+                    wanted: column(CHECK_COLUMNS, row, 2)?,
+                })
+            })
+            .collect()
     }
 
     pub async fn missing_indexes(&self) -> Result<Vec<String>, StoreError> {

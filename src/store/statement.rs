@@ -106,7 +106,7 @@ statements! {
         DOORBELL "daemon/doorbell" [];
         SLEEP_BARRIER "daemon/sleep_barrier" [];
         SLEEP_SETTLED "daemon/sleep_settled" [TEXT, TEXT_ARRAY];
-        LOCK_HOLDERS "daemon/lock_holders" [];
+        LOCK_HOLDERS "daemon/lock_holders" [BOOL];
 
         // Commands.
         INSERT "native/insert" [TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT];
@@ -126,6 +126,7 @@ statements! {
         CHECK_TRIGGERS "daemon/check_triggers" [];
         CHECK_ARROWS "daemon/check_arrows" [TEXT_ARRAY];
         CHECK_INDEXES "daemon/check_indexes" [];
+        CHECK_COLUMNS "daemon/check_columns" [];
     }
     lines {
         CONFIRM "confirm" "SELECT pg_backend_pid()" [];

@@ -35,7 +35,12 @@ impl Way {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
         let Way::Pooler { begin } = self else {
-            return self.within(client, statement, params).await.map_err(|error| classify(statement, &error));
+            let answer = match self.within(client, statement, params).await {
+                // Nothing was done, and it is prepared anew.
+                Err(error) if plan_is_outdated(&error) => self.within(client, statement, params).await,
+                answer => answer,
+            };
+            return answer.map_err(|error| classify(statement, &error));
         };
         let params = typed(statement, params);
         // All three are on their way before the first is answered: `join3` polls in this order.
@@ -68,7 +73,11 @@ impl Way {
         match self {
             Way::Session => {
                 let prepared = client.prepare_cached(statement.sql).await?;
-                client.query(&prepared, params).await
+                let answer = client.query(&prepared, params).await;
+                if answer.as_ref().is_err_and(plan_is_outdated) {
+                    drop(client.statement_cache.remove(statement.sql, &[]));
+                }
+                answer
             }
             Way::Pooler { .. } => client.query_typed(statement.sql, &typed(statement, params)).await,
         }
@@ -80,6 +89,14 @@ impl Way {
             Way::Pooler { begin } => begin,
         }
     }
+}
+
+/// Somebody changed the type of a column that is returned. The server refuses what was prepared before that, and would
+/// for as long as it stays prepared.
+fn plan_is_outdated(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|db| {
+        *db.code() == SqlState::FEATURE_NOT_SUPPORTED && db.routine() == Some("RevalidateCachedQuery")
+    })
 }
 
 pub(super) fn typed<'a>(

@@ -163,6 +163,24 @@ async fn a_column_gets_another_type_and_its_own_again() {
     .await;
 }
 
+/// Connections that are made meanwhile prepare their statements for the wrong type, and would keep them.
+#[tokio::test]
+async fn a_column_that_is_read_gets_another_type_and_its_own_again() {
+    survives(
+        "read_type_changed",
+        Mistake {
+            made: "ALTER TABLE sms.outbox ALTER COLUMN attempts TYPE bigint; \
+                   SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND usename LIKE 'daemon%'",
+            mended: "ALTER TABLE sms.outbox ALTER COLUMN attempts TYPE integer",
+            said: "unexpected answer to native/discover",
+            check: ("schema", "sms.outbox.attempts is bigint instead of integer"),
+            status: "unexpected answer to native/discover",
+        },
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn the_daemon_may_read_no_more_and_then_may_again() {
     survives(

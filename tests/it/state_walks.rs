@@ -17,7 +17,7 @@ use outboxd::store::receipts::{Processed, ProcessedFact, ReceiptFact};
 use outboxd::store::record::{Fits, Misfit, Record};
 
 use dice::Dice;
-use model::{CLUSTER, Deed, Fate, Flight, GATEWAY, Walk};
+use model::{Deed, Fate, Flight, GATEWAY, Walk};
 
 const ROWS: i32 = 300;
 const STEPS: u32 = 30;
@@ -325,14 +325,23 @@ async fn take_over(walk: &mut Walk) {
     walk.look(Deed::TakeOver).await;
 }
 
-/// The database forgets the last results; the daemon that lived through it writes them again, and what is under way.
+/// The database forgets the last results; the daemon that lived through it writes them again.
 async fn fail_over(walk: &mut Walk) {
     walk.lose_some_results().await;
     walk.look_at_what_was_lost().await;
-    let results: Vec<Fact> = walk.memory.values().cloned().collect();
-    for facts in [results, walk.under_way()] {
-        walk.store.reapply(&facts, CLUSTER).await.unwrap();
-    }
+    let facts: Vec<Fact> = walk
+        .memory
+        .values()
+        .map(|(record, reference)| Fact {
+            id: record.id,
+            row_made: walk.rows[&record.id.0].made,
+            attempt: reference.attempt,
+            status: record.status,
+            gateway: GATEWAY.into(),
+            reference: *reference,
+        })
+        .collect();
+    walk.store.reapply(&facts, model::HOME).await.unwrap();
     let own = walk.open_waves();
     walk.new_epoch(&own).await;
     walk.look(Deed::Failover).await;

@@ -161,8 +161,10 @@ fn schema(server: &Server, state: Result<SchemaState, StoreError>) -> Finding {
 
 /// How the schema differs from what its migrations made.
 async fn shape(store: &Store) -> Option<Finding> {
-    let looked = async { Ok((store.unusable_statements().await?, store.wrong_arrows().await)) };
-    let (unusable, arrows) = match looked.await {
+    let looked = async {
+        Ok((store.unusable_statements().await?, store.retyped_columns().await?, store.wrong_arrows().await))
+    };
+    let (unusable, retyped, arrows) = match looked.await {
         Ok(looked) => looked,
         Err(error) => return Some(unexpected("schema", &error)),
     };
@@ -173,6 +175,10 @@ async fn shape(store: &Store) -> Option<Finding> {
     let detail = if let Some(first) = unusable.first() {
         let (count, reasons) = (counted(unusable.len(), "statement"), reasons.join("; "));
         format!("the server would refuse {count}, {} for one: {reasons}", first.statement)
+    } else if !retyped.is_empty() {
+        let all =
+            retyped.iter().map(|one| format!("{} is {} instead of {}", one.column, one.present, one.wanted));
+        all.collect::<Vec<_>>().join("; ")
     } else {
         match arrows {
             Ok(wrong) => {

@@ -45,6 +45,11 @@ const EVENTS_AT_ONCE: usize = 512;
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause after the database failed us.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
+/// Pause after somebody else's lock kept us out: whoever takes it takes it for a moment.
+const LOCKED_PAUSE: Duration = Duration::from_millis(50);
+/// A statement may be refused for some rows and work for others, or for none: what was refused works again when it was
+/// not refused for so long.
+const CALM: Duration = Duration::from_secs(3);
 
 /// What `dispatch` is made of.
 #[derive(Debug)]
@@ -359,7 +364,11 @@ impl Dispatch {
     fn database_failed(&mut self, error: &StoreError, now: Moment) {
         if let StoreError::Locked { statement } = error {
             self.lock_met(statement, now);
+            self.trouble = self.trouble.max(Some(now + LOCKED_PAUSE));
             return;
+        }
+        if let (Some(statement), false) = (error.statement(), matches!(error, StoreError::InDoubt { .. })) {
+            self.clockwork.refused.insert(statement, upkeep::Refused { last: now, worked: false });
         }
         if self.clockwork.complaints.is_news(error) {
             warn!(%error, "the database does not answer as it should; trying again");
@@ -371,14 +380,32 @@ impl Dispatch {
         self.trouble = Some(now + TROUBLE_PAUSE);
     }
 
-    fn database_works(&mut self, statement: Statement) {
-        if self.clockwork.complaints.are_over(statement.name) {
-            info!("the database works again");
-            let _news = self.alarm(|alarms| &mut alarms.statements, None);
+    fn database_works(&mut self, statement: Statement, now: Moment) {
+        match self.clockwork.refused.get_mut(statement.name) {
+            Some(refused) if now.since(refused.last) < CALM => refused.worked = true,
+            _ => self.not_refused(statement.name),
         }
         let free = self.clockwork.lock_met.take_if(|met| met.statement == statement.name);
         if free.is_some_and(|met| met.said) {
             info!(statement = statement.name, "the lock is gone");
+        }
+    }
+
+    /// What was refused last a while ago, and has worked since, works again.
+    pub(super) fn settle_refused(&mut self, now: Moment) {
+        let refused = self.clockwork.refused.iter();
+        let settled = refused.filter(|(_, refused)| refused.worked && now.since(refused.last) >= CALM);
+        let settled: Vec<&'static str> = settled.map(|(statement, _)| *statement).collect();
+        for statement in settled {
+            self.not_refused(statement);
+        }
+    }
+
+    fn not_refused(&mut self, statement: &'static str) {
+        self.clockwork.refused.remove(statement);
+        if self.clockwork.complaints.are_over(statement) {
+            info!("the database works again");
+            let _news = self.alarm(|alarms| &mut alarms.statements, None);
         }
     }
 
@@ -395,7 +422,7 @@ impl Dispatch {
         met.said = true;
         let store = self.store.clone();
         self.ask(async move {
-            let holders = store.lock_holders().await.ok().flatten();
+            let holders = store.lock_holders(false).await.ok().flatten();
             let holders = holders.as_deref().unwrap_or("nobody whom we can see");
             warn!(
                 statement,

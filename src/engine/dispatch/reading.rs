@@ -65,7 +65,7 @@ impl Dispatch {
                 return;
             }
         };
-        self.database_works(queue::DISCOVER);
+        self.database_works(queue::DISCOVER, now);
         let page =
             PageEnd { last: rows.last().map(|due| due.row.position()), full: rows.len() >= read.limit, cost };
         if let Some(due) = rows.last() {
@@ -203,7 +203,7 @@ impl Dispatch {
         self.reading_templates = false;
         match rows {
             Ok(rows) => {
-                self.database_works(queue::TEMPLATES);
+                self.database_works(queue::TEMPLATES, now);
                 self.composer = Composer::new(self.config.text.clone(), Templates::new(rows));
                 let still = self.templates == TemplateState::Loading;
                 let covered = self.clockwork.doubtful_covered.min(self.doubtful.len());

@@ -1,5 +1,6 @@
 //! What happens by the clock and on request: looking, sleeping, schedules, orders of a person, the sweep.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
@@ -48,9 +49,19 @@ pub(super) struct Clockwork {
     /// Of the doubtful rows, so many were there when the templates began to be read.
     pub(super) doubtful_covered: usize,
     pub(super) complaints: Complaints,
+    /// Statements that PostgreSQL refused lately, or whose answers we could not read.
+    pub(super) refused: BTreeMap<&'static str, Refused>,
     database_clock: SeenClock,
     /// Somebody's lock keeps this statement from being carried out.
     pub(super) lock_met: Option<LockMet>,
+}
+
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// When it was, last.
+    pub(super) last: Moment,
+    /// It worked since.
+    pub(super) worked: bool,
 }
 
 #[derive(Debug)]
@@ -75,6 +86,7 @@ impl Clockwork {
             releases: RELEASES,
             doubtful_covered: 0,
             complaints: Complaints::default(),
+            refused: BTreeMap::new(),
             lock_met: None,
             database_clock: SeenClock::default(),
         }
@@ -84,6 +96,7 @@ impl Clockwork {
     pub(super) fn start_over(&mut self, now: Moment) {
         *self = Clockwork {
             complaints: std::mem::take(&mut self.complaints),
+            refused: std::mem::take(&mut self.refused),
             database_clock: self.database_clock,
             ..Clockwork::new(now)
         };
@@ -192,6 +205,7 @@ impl Dispatch {
         if self.clockwork.sweep_at <= now {
             self.clockwork.sweep_at = now + SWEEP_PAUSE;
             self.sweep();
+            self.settle_refused(now);
         }
         if self.clockwork.uncertain_at <= now {
             self.clockwork.uncertain_at = now + UNCERTAIN_PAUSE;
@@ -204,7 +218,7 @@ impl Dispatch {
         self.clockwork.asking_due = false;
         match due {
             Ok(due) => {
-                self.database_works(queue::NEXT_DUE);
+                self.database_works(queue::NEXT_DUE, now);
                 self.clockwork.due_at = due.map(|pause| now + pause);
             }
             Err(error) => {
@@ -296,7 +310,7 @@ impl Dispatch {
                 return;
             }
         };
-        self.database_works(control::CONTROL);
+        self.database_works(control::CONTROL, now);
         let Some(term) = &mut self.term else { return };
         if !orders.leads {
             // Nothing that we tried would be taken. `lead` begins anew, if the lock is still ours.
@@ -326,8 +340,8 @@ impl Dispatch {
             }
             (true, true) | (false, false) => {}
         }
-        self.uncertain_is(orders.uncertain);
         self.clock_seen(orders.clock, now);
+        self.uncertain_is(orders.uncertain);
         for (name, reason) in orders.stopped {
             self.stop_gateway(&name, &reason);
         }

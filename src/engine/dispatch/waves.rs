@@ -83,7 +83,7 @@ impl Dispatch {
     ) {
         self.gateways[index].committing = false;
         if outcome.is_ok() {
-            self.database_works(queue::WAVE);
+            self.database_works(queue::WAVE, now);
         }
         let mut unwanted = HashSet::new();
         let confirmed: HashMap<MessageId, CreatedAt> = match outcome {

@@ -88,7 +88,6 @@ fn row(fields: &Fields) -> OutboxRow {
         version: RowVersion(1),
         lane: Lane::Normal,
         send_after_us: 0,
-        row_made: CreatedAt(0),
         attempts: 0,
         recipient: fields.owned("recipient"),
         body: fields.owned("body"),
@@ -97,6 +96,7 @@ fn row(fields: &Fields) -> OutboxRow {
         params: fields.owned("params"),
         sender: fields.owned("sender"),
         gateway: None,
+        row_made: CreatedAt(0),
     }
 }
 

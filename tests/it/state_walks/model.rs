@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use outboxd::config;
 use outboxd::message::{CreatedAt, Nonce, NotifyRef, RowVersion, Status};
 use outboxd::store::Store;
-use outboxd::store::failover::{Cluster, Fact};
+use outboxd::store::failover::Cluster;
 use outboxd::store::queue::WaveKey;
 use outboxd::store::record::Record;
 use tokio_postgres::Client;
@@ -14,9 +14,8 @@ use super::dice::Dice;
 use crate::support::postgres::TestDb;
 
 pub(super) const GATEWAY: &str = "main";
-
-/// Of the test's server the timeline is right; whose it is does not matter here.
-pub(super) const CLUSTER: Cluster = Cluster { system_identifier: 1, timeline: 1 };
+/// Where messages are sent from. The timeline is that of any cluster that was never restored.
+pub(super) const HOME: Cluster = Cluster { system_identifier: 1, timeline: 1 };
 
 /// What can happen to rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,9 +84,11 @@ impl Deed {
             Deed::Resend => (from, to) == (Unknown, Queued),
             Deed::Expire => (from, to) == (Queued, Expired),
             Deed::TakeOver => matches!(from, Queued | Cancelled) && to == Unknown,
-            // That it was queued again for the attempt may be lost as well.
-            Deed::Failover if from.may_become(Queued) => return matches!(to, Accepted | Unknown | Failed),
-            Deed::Failover => matches!(to, Accepted | Unknown | Failed),
+            Deed::Failover => {
+                (from == Queued && matches!(to, Accepted | Unknown | Failed))
+                    || (from == Unknown && matches!(to, Accepted | Failed))
+                    || (from == Cancelled && matches!(to, Accepted | Unknown))
+            }
         };
         own && from.may_become(to)
     }
@@ -133,11 +134,6 @@ impl Flight {
     pub(super) fn new(reference: NotifyRef, wave: WaveKey, fate: Fate) -> Flight {
         Flight { reference, wave, fate, ours: true, result: None }
     }
-
-    fn fact(&self, row_made: CreatedAt, status: Status) -> Fact {
-        let NotifyRef { id, attempt, .. } = self.reference;
-        Fact { id, row_made, attempt, status, gateway: GATEWAY.into(), reference: self.reference }
-    }
 }
 
 #[derive(Debug)]
@@ -171,8 +167,8 @@ pub(super) struct Walk {
     pub(super) epoch: i64,
     pub(super) seq: i64,
     pub(super) nonce: Nonce,
-    /// The latest result of each message, as the daemon remembers it.
-    pub(super) memory: BTreeMap<i64, Fact>,
+    /// The latest result of each message, with its reference and its place, as the daemon remembers it.
+    pub(super) memory: BTreeMap<i64, (Record, NotifyRef)>,
     pub(super) reached: BTreeMap<&'static str, u32>,
     _db: TestDb,
 }
@@ -292,9 +288,9 @@ impl Walk {
             let Some(flight) = row.flights.iter().find(|flight| flight.reference.attempt == attempt) else {
                 continue;
             };
-            let newer = self.memory.get(&record.id.0).is_none_or(|known| known.attempt <= attempt);
+            let newer = self.memory.get(&record.id.0).is_none_or(|(_, known)| known.attempt <= attempt);
             if newer && matches!(record.status, Status::Accepted | Status::Unknown | Status::Failed) {
-                self.memory.insert(record.id.0, flight.fact(row.made, record.status));
+                self.memory.insert(record.id.0, (record.clone(), flight.reference));
             }
         }
     }
@@ -332,15 +328,6 @@ impl Walk {
         waves
     }
 
-    /// What the daemon that leads has sent and knows no result of.
-    pub(super) fn under_way(&self) -> Vec<Fact> {
-        let of = |row: &Row| -> Vec<Fact> {
-            let open = row.flights.iter().filter(|flight| flight.ours && flight.result.is_none());
-            open.map(|flight| flight.fact(row.made, Status::Unknown)).collect()
-        };
-        self.rows.values().flat_map(of).collect()
-    }
-
     /// The daemon that leads next knows none of them. With the other one ends the memory of what it recorded: a failover
     /// that loses that as well is nobody's promise.
     pub(super) fn forget_flights(&mut self) -> Vec<WaveKey> {
@@ -354,7 +341,7 @@ impl Walk {
 
     pub(super) async fn new_epoch(&mut self, own: &[WaveKey]) {
         self.nonce = Nonce::from_bits(self.dice.next());
-        let term = self.store.take_over("walk", CLUSTER, None, false).await.unwrap();
+        let term = self.store.take_over("walk", HOME, None, false).await.unwrap();
         self.epoch = term.epoch;
         self.store.mark_unknown(self.epoch, own).await.unwrap();
     }
