@@ -230,6 +230,72 @@ $$;
 
 COMMENT ON FUNCTION sms.opt_in(text) IS 'Ends the opt-out that sms.opt_out() of the same caller began; called by an operator, every one. False: the person still gets no messages, because of an opt-out of their own.';
 
+-- Who was answered by a keyword, and when: two machines that answer each other must not go on for ever.
+CREATE TABLE outboxd.auto_reply (
+    sender  text COLLATE "C" NOT NULL,
+    keyword text NOT NULL,
+    at      timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (sender, keyword)
+);
+
+CREATE INDEX auto_reply_at ON outboxd.auto_reply (at);
+
+COMMENT ON TABLE outboxd.auto_reply IS 'When a number was last answered by itself, for each keyword. Forgotten after a month.';
+COMMENT ON COLUMN outboxd.auto_reply.sender IS 'International digits.';
+COMMENT ON COLUMN outboxd.auto_reply.keyword IS 'As in sms.inbox.keyword.';
+COMMENT ON COLUMN outboxd.auto_reply.at IS 'When the answer was queued.';
+
+-- SECURITY DEFINER, so that a daemon can answer a message that is in the inbox and do no more with these tables.
+-- What is wrong with the answer (a trigger of the site, an id that an application has used) must not keep the message
+-- out: it is told instead. What is wrong with the server is: then the message is to come again.
+CREATE FUNCTION outboxd.auto_reply(message bigint, template text, pause double precision,
+    OUT answer bigint, OUT problem text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    received sms.inbox%ROWTYPE;
+BEGIN
+    SELECT i.* INTO received FROM sms.inbox AS i WHERE i.id = message;
+    -- Short codes and names are machines.
+    IF received.sender !~ '^[1-9][0-9]{6,14}$' OR received.sender = received.recipient THEN
+        RETURN;
+    END IF;
+    INSERT INTO outboxd.auto_reply AS r (sender, keyword) VALUES (received.sender, received.keyword)
+    ON CONFLICT (sender, keyword) DO UPDATE SET at = excluded.at
+    WHERE r.at <= excluded.at - make_interval(secs => pause);
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- The number of the message keeps it to one answer, whatever is given it.
+    INSERT INTO sms.outbox (app, recipient, template, language, params, client_ref)
+    VALUES (
+        coalesce(received.app, session_user), '+' || received.sender, auto_reply.template,
+        (SELECT o.language FROM sms.outbox AS o WHERE o.id = received.answers),
+        json_build_object(
+            'keyword', received.keyword, 'sender', received.sender, 'recipient', received.recipient),
+        'auto-reply:' || received.id
+    )
+    RETURNING id INTO answer;
+    DELETE FROM outboxd.auto_reply AS r
+    USING (
+        SELECT o.sender, o.keyword FROM outboxd.auto_reply AS o
+        WHERE o.at < now() - interval '31 days'
+        ORDER BY o.at LIMIT 2
+        FOR UPDATE SKIP LOCKED
+    ) AS old
+    WHERE r.sender = old.sender AND r.keyword = old.keyword;
+EXCEPTION WHEN OTHERS THEN
+    -- Locked meanwhile, read-only, out of resources.
+    IF SQLSTATE IN ('55P03', '25006') OR left(SQLSTATE, 2) IN ('40', '53', '58') THEN
+        RAISE;
+    END IF;
+    answer := NULL;
+    problem := format('%s [%s]', SQLERRM, SQLSTATE);
+END
+$$;
+
+COMMENT ON FUNCTION outboxd.auto_reply(bigint, text, double precision) IS 'Queues the answer to a message from a handset, from a template, unless its sender was answered within so many seconds. Returns its id, or why none could be queued.';
+
 CREATE FUNCTION outboxd.was_told(status text, shown_ref text, attempt_ref text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -256,10 +322,12 @@ GRANT SELECT ON sms.opt_out TO outboxd_app, outboxd_operator;
 GRANT SELECT, INSERT, UPDATE ON sms.opt_out TO outboxd_daemon;
 GRANT SELECT, UPDATE ON outboxd.number_plan, outboxd.receipt_watch TO outboxd_daemon;
 REVOKE ALL ON FUNCTION sms.opt_out(text, text), sms.opt_in(text), sms.is_opted_out(text),
-    outboxd.msisdn(text), outboxd.opt_out_scope(), outboxd.mark_overdue(double precision) FROM PUBLIC;
+    outboxd.msisdn(text), outboxd.opt_out_scope(), outboxd.mark_overdue(double precision),
+    outboxd.auto_reply(bigint, text, double precision) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION sms.opt_out(text, text), sms.opt_in(text), sms.is_opted_out(text)
     TO outboxd_app, outboxd_operator, outboxd_daemon;
-GRANT EXECUTE ON FUNCTION outboxd.mark_overdue(double precision) TO outboxd_daemon;
+GRANT EXECUTE ON FUNCTION outboxd.mark_overdue(double precision), outboxd.auto_reply(bigint, text, double precision)
+    TO outboxd_daemon;
 
 -- As in 0004, with one more column.
 CREATE OR REPLACE VIEW sms.health AS

@@ -7,7 +7,7 @@ use crate::config::{Config, Inbox, OptOut, Text};
 use crate::engine::incoming::Fact;
 use crate::gateway::callback::{Callback, Inbound, Outcome, Processing};
 use crate::message::NotifyRef;
-use crate::store::inbox::InboundFact;
+use crate::store::inbox::{AutoReply, InboundFact};
 use crate::store::receipts::{Processed, ProcessedFact, ReceiptFact};
 use crate::text::keyword;
 use crate::text::msisdn::{self, NumberPlan};
@@ -38,9 +38,11 @@ impl Meaning {
 
     fn of_inbound(&self, inbound: Inbound) -> InboundFact {
         let effect = keyword::effect(&inbound.text, &inbound.recipient, &self.opt_out);
+        let keyword = keyword::words(&inbound.text).into_iter().next();
         InboundFact {
             sender: self.number(inbound.sender),
-            keyword: keyword::words(&inbound.text).into_iter().next(),
+            auto_reply: keyword.as_deref().and_then(|keyword| self.auto_reply(keyword)),
+            keyword,
             app: self.inbox.app_of(&inbound.recipient).map(str::to_owned),
             recipient: inbound.recipient,
             body: inbound.text,
@@ -51,6 +53,14 @@ impl Meaning {
             effect: effect.map(keyword::Effect::as_str),
             fingerprint: inbound.fingerprint,
         }
+    }
+
+    /// "Start at ten?" opts nobody in, and must not be told that it did.
+    fn auto_reply(&self, keyword: &str) -> Option<AutoReply> {
+        let template = self.inbox.auto_reply.get(keyword)?.clone();
+        let opts_in = self.opt_out.opt_in_keywords.iter().any(|words| words == &[keyword]);
+        let only_for = opts_in.then(|| keyword::Effect::OptIn.as_str());
+        Some(AutoReply { template, only_for, pause: self.inbox.auto_reply_pause })
     }
 
     /// International digits, as the numbers of messages are compared. A gateway gives those without `+`, so they are

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::message::MessageId;
 use crate::store::inbox::InboundFact;
@@ -142,7 +142,14 @@ impl Writable for ProcessedFact {
 
 impl Writable for InboundFact {
     async fn write(store: &Store, facts: &[Self]) -> Result<usize, StoreError> {
-        store.receive(facts).await
+        let received = store.receive(facts).await?;
+        for (inbox_id, answer) in &received.answered {
+            info!(inbox_id, message_id = answer.0, "a reply is answered by itself");
+        }
+        for (inbox_id, problem) in &received.unanswered {
+            warn!(inbox_id, problem, "a reply should be answered by itself, and that could not be queued");
+        }
+        Ok(received.new)
     }
 }
 

@@ -62,6 +62,8 @@ statements! {
             INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY
         ];
 
+        AUTO_REPLY "native/auto_reply" [INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, FLOAT8];
+
         // What changes rows without anybody sending.
         EXPIRE "native/expire" [FLOAT8, INT8_ARRAY];
         RESEND "native/resend" [TEXT, FLOAT8];

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
 mod anomaly;
+mod auto_reply;
 mod bad_input;
 mod big_queue;
 mod cli_check;
