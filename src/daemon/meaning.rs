@@ -91,17 +91,14 @@ fn of_receipt(receipt: &Receipt) -> Option<ReceiptFact> {
 }
 
 fn of_processing(processing: Processing) -> Option<Fact> {
-    let Processing { gateway_ref, outcome } = processing;
+    let Processing { gateway_ref, outcome, finished_at } = processing;
     let Some(gateway_ref) = gateway_ref else {
-        return match outcome {
-            Outcome::Accepted => None,
-            Outcome::Rejected { code, reason } => {
-                Some(Fact::CampaignRefused { code, reason: presentable(&reason) })
-            }
-            Outcome::NoCredit { reason } => {
-                Some(Fact::CampaignRefused { code: "gateway_no_credit", reason: presentable(&reason) })
-            }
+        let (code, reason) = match outcome {
+            Outcome::Accepted => return None,
+            Outcome::Rejected { code, reason } => (code, reason),
+            Outcome::NoCredit { reason } => ("gateway_no_credit", reason),
         };
+        return Some(Fact::CampaignRefused { code, reason: presentable(&reason), finished_at });
     };
     let Some(reference) = NotifyRef::parse(&gateway_ref) else {
         debug!("a processing result for a message that did not come from here");

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
+use crate::clock;
+use crate::engine::refusals::{self, Ears, Refusal, Refusals};
 use crate::message::MessageId;
 use crate::store::inbox::InboundFact;
 use crate::store::receipts::{ProcessedFact, ReceiptFact};
@@ -31,6 +33,8 @@ pub enum Fact {
     CampaignRefused {
         code: &'static str,
         reason: String,
+        /// When, by the gateway's clock, as it wrote it.
+        finished_at: Option<String>,
     },
 }
 
@@ -66,9 +70,18 @@ impl Incoming {
 }
 
 /// The batching task: ends when every [`Incoming`] is dropped.
-pub async fn run(store: Store, mut incoming: mpsc::Receiver<Waiting>) {
+pub async fn run(store: Store, ears: Ears, mut incoming: mpsc::Receiver<Waiting>) {
     let mut batch: Vec<Waiting> = Vec::with_capacity(BATCH);
-    while incoming.recv_many(&mut batch, BATCH).await > 0 {
+    let mut refusals = Refusals::new(ears, clock::now());
+    loop {
+        tokio::select! {
+            count = incoming.recv_many(&mut batch, BATCH) => if count == 0 { return },
+            () = tokio::time::sleep(refusals.rest(clock::now())) => {
+                refusals.settle(&store, clock::now()).await;
+                continue;
+            }
+        }
+        let now = clock::now();
         let mut receipts = Pile::default();
         let mut processed = Pile::default();
         let mut inbound = Pile::default();
@@ -76,10 +89,19 @@ pub async fn run(store: Store, mut incoming: mpsc::Receiver<Waiting>) {
         for (fact, answer) in batch.drain(..) {
             match fact {
                 Fact::Receipt(fact) => receipts.push(fact, answer),
-                Fact::Processed(fact) => processed.push(fact, answer),
+                Fact::Processed(fact) => {
+                    refusals.told(fact.reference, now);
+                    processed.push(fact, answer);
+                }
                 Fact::Inbound(fact) => inbound.push(*fact, answer),
-                Fact::CampaignRefused { code, reason } => {
-                    refused.entry((code, reason)).or_insert_with(Vec::new).push(answer);
+                Fact::CampaignRefused { code, reason, finished_at } => {
+                    let refusal = Refusal { code, reason: reason.clone(), finished_at, at: now };
+                    if refusals.refused(refusal) {
+                        // The gateway may have hung up meanwhile.
+                        let _ = answer.send(Taken::Committed);
+                    } else {
+                        refused.entry((code, reason)).or_insert_with(Vec::new).push(answer);
+                    }
                 }
             }
         }
@@ -98,9 +120,9 @@ async fn raise_alarms(store: &Store, refused: BTreeMap<(&'static str, String), V
         let text = format!(
             "the gateway refused a request after it had accepted it, and does not say which: {reason}. Messages that are \
              accepted since then, and get no receipt, were not sent; mend the cause, look into the gateway's web pages, \
-             and send them again"
+             send them again, then run: outboxd resume"
         );
-        let taken = match store.open_alarm("request_refused", code, &text).await {
+        let taken = match store.open_alarm(refusals::ALARM, code, &text).await {
             Ok(()) => Taken::Committed,
             Err(error) => {
                 warn!(%error, "could not raise an alarm; the gateway was told so");

@@ -13,6 +13,7 @@ pub mod lead;
 pub mod memory;
 pub mod plan;
 pub mod record;
+pub mod refusals;
 pub mod route;
 pub mod wake;
 

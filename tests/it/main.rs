@@ -43,6 +43,7 @@ mod privileges;
 mod processing;
 mod readme;
 mod receipts;
+mod refusals;
 mod restarts;
 mod rows_in_flight;
 mod schedule;
