@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::clock;
-use crate::engine::refusals::{self, Ears, Refusal, Refusals};
+use crate::engine::refusals::{Ears, Refusal, Refusals};
 use crate::message::MessageId;
 use crate::store::inbox::InboundFact;
 use crate::store::receipts::{ProcessedFact, ReceiptFact};
@@ -122,7 +122,7 @@ async fn raise_alarms(store: &Store, refused: BTreeMap<(&'static str, String), V
              accepted since then, and get no receipt, were not sent; mend the cause, look into the gateway's web pages, \
              send them again, then run: outboxd resume"
         );
-        let taken = match store.open_alarm(refusals::ALARM, code, &text).await {
+        let taken = match store.open_alarm("request_refused", code, &text).await {
             Ok(()) => Taken::Committed,
             Err(error) => {
                 warn!(%error, "could not raise an alarm; the gateway was told so");

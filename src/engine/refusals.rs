@@ -16,9 +16,6 @@ use crate::message::NotifyRef;
 use crate::store::receipts::{Processed, ProcessedFact};
 use crate::store::{Store, StoreError};
 
-/// Under this code refusals are shown.
-pub(super) const ALARM: &str = "request_refused";
-
 /// Longest time from the gateway's answer to its refusal.
 const BEFORE: Duration = Duration::from_secs(60);
 /// A refusal may overtake the recording of its answer.
@@ -189,7 +186,7 @@ impl Refusals {
         facts.sort_by_key(|fact| fact.reference.id);
         let messages = store.apply_processed(&facts).await?;
         // A refusal before these may have raised it, and is still for a person.
-        store.clear_alarm_since(ALARM, first.code, age(first.at) + 1.0).await?;
+        store.clear_alarm_since("request_refused", first.code, age(first.at) + 1.0).await?;
         Ok(Some(messages))
     }
 }
