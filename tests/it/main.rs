@@ -35,6 +35,7 @@ mod journey;
 mod kill_points;
 mod layers;
 mod listener;
+mod odd_moments;
 mod opt_out;
 mod oracles;
 mod pooler;
