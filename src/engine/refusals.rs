@@ -143,10 +143,13 @@ impl Refusals {
                 info!(messages, "were accepted and then refused by requests that did not name them");
             }
             Ok(None) => {
-                warn!(refusals = group.len(), "cannot tell which messages the gateway refused; see the alarm")
+                warn!(
+                    refusals = group.len(),
+                    "cannot tell which messages the gateway refused; see the alarm"
+                );
             }
             Err(error) => {
-                warn!(%error, "could not find out which messages the gateway refused; see the alarm")
+                warn!(%error, "could not find out which messages the gateway refused; see the alarm");
             }
         }
     }
