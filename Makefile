@@ -66,6 +66,10 @@ demo: ## watch messages travel from INSERT to delivered on private servers (KEEP
 drain: needs release ## print how fast a queue drains on this machine, and what the daemon needs (figures, not a test)
 	tests/with-postgres tests/drain
 
+.PHONY: receipt-flood
+receipt-flood: needs release ## print how many receipts a second are taken, and what sending loses (ROWS=1000000 CALLERS=256)
+	tests/with-postgres tests/receipt-flood $(or $(ROWS),100000) $(or $(CALLERS),256)
+
 .PHONY: fuzz
 fuzz: ## look for bytes from outside that break a promise (nightly, cargo-fuzz; SECONDS_EACH=60 TARGETS="row config")
 	@SECONDS_EACH='$(SECONDS_EACH)' tests/fuzz/run $(TARGETS)

@@ -284,7 +284,7 @@ impl Refusal {
 }
 
 /// Random per takeover of leadership, and kept in every wave: 40 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Nonce(u64);
 
 impl Nonce {
@@ -312,7 +312,7 @@ impl Nonce {
 ///
 /// The id finds the row by primary key. The nonce keeps an id that was used again after a failover that lost
 /// commits from being mistaken for the old one. The attempt tells a resend from the first try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NotifyRef {
     pub id: MessageId,
     pub nonce: Nonce,

@@ -38,7 +38,8 @@ SELECT n.nspname || '.' || f.proname || '()', 'EXECUTE'
 FROM pg_proc AS f
 JOIN pg_namespace AS n ON n.oid = f.pronamespace
 WHERE (n.nspname, f.proname) IN (
-        ('sms', 'cancel'), ('sms', 'retry'), ('sms', 'hold'), ('sms', 'resume'), ('outboxd', 'may_become')
+        ('sms', 'cancel'), ('sms', 'retry'), ('sms', 'hold'), ('sms', 'resume'), ('outboxd', 'may_become'),
+        ('outboxd', 'auto_reply')
     )
     AND NOT has_function_privilege(f.oid, 'EXECUTE')
 ORDER BY 1, 2

@@ -116,6 +116,41 @@ $$;
 
 COMMENT ON FUNCTION outboxd.mark_overdue(double precision) IS 'Says in the rows that were accepted so many seconds ago that their receipts are overdue. Returns how many.';
 
+-- What a refusal without a reference may be about. The ages are seconds before now.
+CREATE FUNCTION outboxd.suspects(gateways text[], oldest double precision, newest double precision,
+    heard_for double precision, listener text) RETURNS SETOF text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+    SET enable_bitmapscan = on SET enable_indexscan = off SET enable_seqscan = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT CASE WHEN o.sent_at > now() - make_interval(secs => heard_for) THEN o.gateway_ref END
+    FROM sms.outbox AS o
+    WHERE o.sent_at > now() - make_interval(secs => oldest) AND o.sent_at <= now() - make_interval(secs => newest)
+        AND o.status IN ('accepted', 'unknown') AND o.sent_via = ANY (gateways)
+    LIMIT 100000;
+    -- Where any of these is, it cannot be told: an answer that is still to come, an attempt that was given up, another
+    -- daemon that may have been told of messages which this one was not told of.
+    RETURN QUERY
+    SELECT NULL::text FROM outboxd.wave AS w
+    CROSS JOIN LATERAL unnest(w.ids, w.attempts, w.rows_made) AS a(id, attempt, row_made)
+    JOIN sms.outbox AS o ON o.id = a.id AND o.created_at = a.row_made
+    WHERE w.gateway = ANY (gateways) AND w.created_at <= now() - make_interval(secs => newest)
+        AND o.status IN ('queued', 'cancelled') AND o.attempts < a.attempt
+    LIMIT 1;
+    RETURN QUERY
+    SELECT NULL::text FROM outboxd.attempt AS a
+    WHERE a.at > now() - make_interval(secs => oldest) AND a.gateway = ANY (gateways)
+    LIMIT 1;
+    RETURN QUERY
+    SELECT NULL::text FROM outboxd.daemon AS d
+    WHERE d.instance <> listener AND d.seen_at > now() - make_interval(secs => oldest)
+    LIMIT 1;
+END
+$$;
+
+COMMENT ON FUNCTION outboxd.suspects(text[], double precision, double precision, double precision, text) IS 'References of what these gateways accepted in that time and what may have been refused afterwards. A NULL among them: there may be more.';
+
 -- How national numbers are read, so that SQL reads them as the daemon does.
 CREATE TABLE outboxd.number_plan (
     one     boolean PRIMARY KEY DEFAULT true CONSTRAINT number_plan_is_one_row CHECK (one),
@@ -230,6 +265,86 @@ $$;
 
 COMMENT ON FUNCTION sms.opt_in(text) IS 'Ends the opt-out that sms.opt_out() of the same caller began; called by an operator, every one. False: the person still gets no messages, because of an opt-out of their own.';
 
+-- Who was answered by a keyword, and when: two machines that answer each other must not go on for ever.
+CREATE TABLE outboxd.auto_reply (
+    sender  text COLLATE "C" NOT NULL,
+    keyword text NOT NULL,
+    at      timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (sender, keyword)
+);
+
+CREATE INDEX auto_reply_at ON outboxd.auto_reply (at);
+
+COMMENT ON TABLE outboxd.auto_reply IS 'When a number was last answered by itself, for each keyword. Forgotten after a month.';
+COMMENT ON COLUMN outboxd.auto_reply.sender IS 'International digits.';
+COMMENT ON COLUMN outboxd.auto_reply.keyword IS 'As in sms.inbox.keyword.';
+COMMENT ON COLUMN outboxd.auto_reply.at IS 'When the answer was queued.';
+
+-- SECURITY DEFINER, so that a daemon can answer a message that is in the inbox and do no more with these tables.
+-- What is wrong with the answer (a trigger of the site, an id that an application has used) must not keep the message
+-- out: it is told instead. What is wrong with the server is: then the message is to come again.
+CREATE FUNCTION outboxd.auto_reply(message bigint, template text, pause double precision,
+    OUT answer bigint, OUT problem text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    received sms.inbox%ROWTYPE;
+BEGIN
+    SELECT i.* INTO received FROM sms.inbox AS i WHERE i.id = message;
+    -- Short codes and names are machines.
+    IF received.sender !~ '^[1-9][0-9]{6,14}$' OR received.sender = received.recipient THEN
+        RETURN;
+    END IF;
+    INSERT INTO outboxd.auto_reply AS r (sender, keyword) VALUES (received.sender, received.keyword)
+    ON CONFLICT (sender, keyword) DO UPDATE SET at = excluded.at
+    WHERE r.at <= excluded.at - make_interval(secs => pause);
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- The number of the message keeps it to one answer, whatever is given it.
+    INSERT INTO sms.outbox (app, recipient, template, language, params, client_ref)
+    VALUES (
+        coalesce(received.app, session_user), '+' || received.sender, auto_reply.template,
+        (SELECT o.language FROM sms.outbox AS o WHERE o.id = received.answers),
+        json_build_object(
+            'keyword', received.keyword, 'sender', received.sender, 'recipient', received.recipient),
+        'auto-reply:' || received.id
+    )
+    RETURNING id INTO answer;
+    DELETE FROM outboxd.auto_reply AS r
+    USING (
+        SELECT o.sender, o.keyword FROM outboxd.auto_reply AS o
+        WHERE o.at < now() - interval '31 days'
+        ORDER BY o.at LIMIT 2
+        FOR UPDATE SKIP LOCKED
+    ) AS old
+    WHERE r.sender = old.sender AND r.keyword = old.keyword;
+EXCEPTION WHEN OTHERS THEN
+    -- Locked meanwhile, read-only, out of resources.
+    IF SQLSTATE IN ('55P03', '25006') OR left(SQLSTATE, 2) IN ('40', '53', '58') THEN
+        RAISE;
+    END IF;
+    answer := NULL;
+    problem := format('%s [%s]', SQLERRM, SQLSTATE);
+END
+$$;
+
+COMMENT ON FUNCTION outboxd.auto_reply(bigint, text, double precision) IS 'Queues the answer to a message from a handset, from a template, unless its sender was answered within so many seconds. Returns its id, or why none could be queued.';
+
+CREATE FUNCTION sms.acknowledge() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    cleared bigint;
+BEGIN
+    UPDATE outboxd.alarm AS a SET cleared_at = now() WHERE a.code = 'request_refused' AND a.cleared_at IS NULL;
+    GET DIAGNOSTICS cleared = ROW_COUNT;
+    RETURN cleared;
+END
+$$;
+
+COMMENT ON FUNCTION sms.acknowledge() IS 'A person has looked after what the gateway refused without naming it: clears the alarms request_refused. Returns how many. Other alarms clear when their cause has gone.';
+
 CREATE FUNCTION outboxd.was_told(status text, shown_ref text, attempt_ref text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -256,10 +371,14 @@ GRANT SELECT ON sms.opt_out TO outboxd_app, outboxd_operator;
 GRANT SELECT, INSERT, UPDATE ON sms.opt_out TO outboxd_daemon;
 GRANT SELECT, UPDATE ON outboxd.number_plan, outboxd.receipt_watch TO outboxd_daemon;
 REVOKE ALL ON FUNCTION sms.opt_out(text, text), sms.opt_in(text), sms.is_opted_out(text),
-    outboxd.msisdn(text), outboxd.opt_out_scope(), outboxd.mark_overdue(double precision) FROM PUBLIC;
+    outboxd.msisdn(text), outboxd.opt_out_scope(), outboxd.mark_overdue(double precision),
+    outboxd.auto_reply(bigint, text, double precision), sms.acknowledge(),
+    outboxd.suspects(text[], double precision, double precision, double precision, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION sms.opt_out(text, text), sms.opt_in(text), sms.is_opted_out(text)
     TO outboxd_app, outboxd_operator, outboxd_daemon;
-GRANT EXECUTE ON FUNCTION outboxd.mark_overdue(double precision) TO outboxd_daemon;
+GRANT EXECUTE ON FUNCTION outboxd.mark_overdue(double precision), outboxd.auto_reply(bigint, text, double precision),
+    outboxd.suspects(text[], double precision, double precision, double precision, text) TO outboxd_daemon;
+GRANT EXECUTE ON FUNCTION sms.acknowledge() TO outboxd_operator, outboxd_daemon;
 
 -- As in 0004, with one more column.
 CREATE OR REPLACE VIEW sms.health AS

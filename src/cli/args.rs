@@ -90,6 +90,8 @@ pub enum Command {
     Hold(Hold),
 
     /// Go on after `hold`, or start a gateway that was stopped by an alarm.
+    ///
+    /// Without --gateway it also clears the alarms `request_refused`: run it when you have looked after those messages.
     Resume(Resume),
 
     /// List, add and remove people who want no messages; import and export them.

@@ -5,6 +5,7 @@
 
 mod database;
 mod outside;
+mod replies;
 mod ways;
 
 use std::path::Path;

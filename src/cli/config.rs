@@ -238,6 +238,8 @@ fn show_rest(page: &mut Page, config: &Config) {
     page.section("inbox");
     page.optional("default_app", config.inbox.default_app.as_deref());
     page.remark("app_of_number", &config.inbox.app_of_number.len().to_string());
+    page.remark("auto_reply", &config.inbox.auto_reply.len().to_string());
+    page.duration("auto_reply_pause", config.inbox.auto_reply_pause);
     page.section("opt_out");
     let list = |keywords: &[Vec<String>]| keywords.iter().map(|words| words.join(" ")).collect::<Vec<_>>();
     page.list("keywords", &list(&config.opt_out.keywords));

@@ -1,8 +1,9 @@
-//! `[inbox]` and `[opt_out]`: whose the replies are, and what makes a reply an opt-out.
+//! `[inbox]` and `[opt_out]`: whose the replies are, which are answered, and what makes a reply an opt-out.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::raw::{At, RawInbox, RawOptOut};
+use super::raw::{At, RawInbox, RawOptOut, RawText};
 use super::reader::{Reader, Reported};
 use super::{Inbox, OptOut};
 use crate::message::Lane;
@@ -13,6 +14,12 @@ const KEYWORDS: [&str; 6] = ["STOP", "STOPALL", "OPTOUT", "OPT OUT", "OPT-OUT", 
 const OPT_IN_KEYWORDS: [&str; 5] = ["START", "UNSTOP", "OPTIN", "OPT IN", "OPT-IN"];
 /// The short code that all customers of InteractSMS share; only opt-outs arrive there.
 const SHARED_NUMBER: &str = "50123";
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// Two machines that answer each other are to cost little, and to be noticed.
+const LEAST_PAUSE: Duration = Duration::from_secs(60);
+/// `outboxd.auto_reply()` remembers a little longer.
+const MOST_PAUSE: Duration = Duration::from_secs(30 * 86_400);
 
 impl Default for OptOut {
     fn default() -> OptOut {
@@ -95,14 +102,63 @@ fn number(reader: &mut Reader<'_>, span: &std::ops::Range<usize>, text: &str) ->
     ))
 }
 
-pub(super) fn inbox(reader: &mut Reader<'_>, raw: &RawInbox) -> Result<Inbox, Reported> {
+pub(super) fn inbox(reader: &mut Reader<'_>, raw: &RawInbox, text: &RawText) -> Result<Inbox, Reported> {
     let mut app_of_number = BTreeMap::new();
     for (to, app) in raw.app_of_number.iter().flatten() {
         let to = number(reader, &app.span, to)?;
         app_of_number.insert(to, role(reader, app)?);
     }
     let default_app = raw.default_app.as_ref().map(|at| role(reader, at)).transpose()?;
-    Ok(Inbox { default_app, app_of_number })
+    let auto_reply_pause =
+        reader.duration("auto_reply_pause", &raw.auto_reply_pause, HOUR, LEAST_PAUSE..=MOST_PAUSE);
+    let auto_reply = auto_reply(reader, raw, text)?;
+    Ok(Inbox { default_app, app_of_number, auto_reply, auto_reply_pause })
+}
+
+fn auto_reply(
+    reader: &mut Reader<'_>,
+    raw: &RawInbox,
+    text: &RawText,
+) -> Result<BTreeMap<String, String>, Reported> {
+    let mut templates = BTreeMap::new();
+    for (word, template) in raw.auto_reply.iter().flatten() {
+        let words = keyword::words(word);
+        let [only] = words.as_slice() else {
+            return Err(reader.wrong(
+                &template.span,
+                format!("the keyword {word:?} is not one word"),
+                "the answer to it",
+                "it is compared with the first word of a message, for example INFO",
+            ));
+        };
+        if template.value.trim().is_empty() || template.value.contains(char::is_control) {
+            return Err(reader.wrong(
+                &template.span,
+                "this is not the name of a template",
+                "names none",
+                "as it stands in sms.template.name",
+            ));
+        }
+        if templates.insert(only.clone(), template.value.trim().to_owned()).is_some() {
+            return Err(reader.wrong(
+                &template.span,
+                format!("the keyword {only} has two answers"),
+                "capitals make no difference",
+                "keep one of them",
+            ));
+        }
+    }
+    if let Some(template) = raw.auto_reply.iter().flatten().map(|(_, template)| template).next()
+        && text.default_sender.is_none()
+    {
+        return Err(reader.wrong(
+            &template.span,
+            "automatic replies need a sender",
+            "who would send this?",
+            "set `default_sender` in [text]",
+        ));
+    }
+    Ok(templates)
 }
 
 fn role(reader: &mut Reader<'_>, at: &At<String>) -> Result<String, Reported> {

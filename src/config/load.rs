@@ -74,7 +74,11 @@ fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> 
     let names: Vec<&str> = raw.gateway.iter().flatten().map(|(name, _)| name.as_str()).collect();
     let routing = routing(reader, raw.routing.as_ref().unwrap_or(&RawRouting::default()), &names);
     let callbacks = raw.callbacks.as_ref().map(|raw| callbacks::callbacks(reader, raw)).transpose();
-    let inbox = inbound::inbox(reader, raw.inbox.as_ref().unwrap_or(&RawInbox::default()));
+    let inbox = inbound::inbox(
+        reader,
+        raw.inbox.as_ref().unwrap_or(&RawInbox::default()),
+        raw.text.as_ref().unwrap_or(&RawText::default()),
+    );
     let opt_out = inbound::opt_out(reader, raw.opt_out.as_ref().unwrap_or(&RawOptOut::default()));
     let log = log(reader, raw.log.as_ref().unwrap_or(&RawLog::default()));
     Ok(Config {

@@ -417,13 +417,17 @@ pub struct AddressRange {
     bits: u8,
 }
 
-/// Whose a message from a handset is that answers none of ours.
-#[derive(Debug, Clone, Default)]
+/// Whose a message from a handset is that answers none of ours, and which are answered by themselves.
+#[derive(Debug, Clone)]
 pub struct Inbox {
     /// `None`: nobody's; only operators see it.
     pub default_app: Option<String>,
     /// By the number that it was sent to.
     pub app_of_number: BTreeMap<String, String>,
+    /// Templates by the word that a message begins with, in capitals.
+    pub auto_reply: BTreeMap<String, String>,
+    /// For so long no second answer to the same number and word.
+    pub auto_reply_pause: Duration,
 }
 
 impl Inbox {

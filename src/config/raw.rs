@@ -369,6 +369,10 @@ pub(super) struct RawInbox {
     pub(super) default_app: Text,
     /// The same by the number that people wrote to.
     pub(super) app_of_number: Option<BTreeMap<String, At<String>>>,
+    /// Templates of answers, by the word that a message begins with.
+    pub(super) auto_reply: Option<BTreeMap<String, At<String>>>,
+    /// No second answer to the same number and word within this time. Default 1h.
+    pub(super) auto_reply_pause: Span,
 }
 
 /// What makes a reply an opt-out, and what is sent all the same.

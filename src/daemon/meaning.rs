@@ -7,7 +7,7 @@ use crate::config::{Config, Inbox, OptOut, Text};
 use crate::engine::incoming::Fact;
 use crate::gateway::callback::{Callback, Inbound, Outcome, Processing};
 use crate::message::NotifyRef;
-use crate::store::inbox::InboundFact;
+use crate::store::inbox::{AutoReply, InboundFact};
 use crate::store::receipts::{Processed, ProcessedFact, ReceiptFact};
 use crate::text::keyword;
 use crate::text::msisdn::{self, NumberPlan};
@@ -38,9 +38,11 @@ impl Meaning {
 
     fn of_inbound(&self, inbound: Inbound) -> InboundFact {
         let effect = keyword::effect(&inbound.text, &inbound.recipient, &self.opt_out);
+        let keyword = keyword::words(&inbound.text).into_iter().next();
         InboundFact {
             sender: self.number(inbound.sender),
-            keyword: keyword::words(&inbound.text).into_iter().next(),
+            auto_reply: keyword.as_deref().and_then(|keyword| self.auto_reply(keyword)),
+            keyword,
             app: self.inbox.app_of(&inbound.recipient).map(str::to_owned),
             recipient: inbound.recipient,
             body: inbound.text,
@@ -51,6 +53,14 @@ impl Meaning {
             effect: effect.map(keyword::Effect::as_str),
             fingerprint: inbound.fingerprint,
         }
+    }
+
+    /// "Start at ten?" opts nobody in, and must not be told that it did.
+    fn auto_reply(&self, keyword: &str) -> Option<AutoReply> {
+        let template = self.inbox.auto_reply.get(keyword)?.clone();
+        let opts_in = self.opt_out.opt_in_keywords.iter().any(|words| words == &[keyword]);
+        let only_for = opts_in.then(|| keyword::Effect::OptIn.as_str());
+        Some(AutoReply { template, only_for, pause: self.inbox.auto_reply_pause })
     }
 
     /// International digits, as the numbers of messages are compared. A gateway gives those without `+`, so they are
@@ -81,17 +91,14 @@ fn of_receipt(receipt: &Receipt) -> Option<ReceiptFact> {
 }
 
 fn of_processing(processing: Processing) -> Option<Fact> {
-    let Processing { gateway_ref, outcome } = processing;
+    let Processing { gateway_ref, outcome, finished_at } = processing;
     let Some(gateway_ref) = gateway_ref else {
-        return match outcome {
-            Outcome::Accepted => None,
-            Outcome::Rejected { code, reason } => {
-                Some(Fact::CampaignRefused { code, reason: presentable(&reason) })
-            }
-            Outcome::NoCredit { reason } => {
-                Some(Fact::CampaignRefused { code: "gateway_no_credit", reason: presentable(&reason) })
-            }
+        let (code, reason) = match outcome {
+            Outcome::Accepted => return None,
+            Outcome::Rejected { code, reason } => (code, reason),
+            Outcome::NoCredit { reason } => ("gateway_no_credit", reason),
         };
+        return Some(Fact::CampaignRefused { code, reason: presentable(&reason), finished_at });
     };
     let Some(reference) = NotifyRef::parse(&gateway_ref) else {
         debug!("a processing result for a message that did not come from here");

@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use crate::clock;
-use crate::config::{self, Config, Wake};
+use crate::config::{self, Config, Dialect, Wake};
 use crate::daemon::callbacks::Certificate;
 use crate::daemon::meaning::Meaning;
 use crate::engine::Event;
@@ -26,6 +26,7 @@ use crate::engine::incoming::{self, Incoming};
 use crate::engine::lead::{Candidate, Lease, random_bits};
 use crate::engine::life::Life;
 use crate::engine::record::Recorder;
+use crate::engine::refusals::Ears;
 use crate::engine::wake;
 use crate::gateway::Gateway;
 use crate::signal::{Signal, Signals};
@@ -294,7 +295,8 @@ impl Engine {
         let (closing, is_closing) = watch::channel(false);
         if let (Some((socket, certificate)), Some(settings)) = (callbacks, config.callbacks.clone()) {
             let (incoming, queue) = Incoming::channel();
-            let writing = incoming::run(store.clone(), Arc::clone(&life), queue);
+            let writing =
+                incoming::run(store.clone(), Arc::clone(&life), ears(&config, &life.identity), queue);
             tasks.spawn(async move {
                 writing.await;
                 "incoming"
@@ -429,6 +431,16 @@ fn name_of(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> Strin
         Some(Ok(name)) => name.to_owned(),
         Some(Err(error)) => error.to_string(),
         None => "all".to_owned(),
+    }
+}
+
+/// Only InteractSMS v2 posts processing results.
+fn ears(config: &Config, identity: &Identity) -> Ears {
+    let posts = |dialect: &Dialect| matches!(dialect, Dialect::InteractsmsV2(_));
+    let gateways = config.gateways.values().filter(|gateway| posts(&gateway.dialect));
+    Ears {
+        instance: identity.instance.clone(),
+        gateways: gateways.map(|gateway| gateway.name.clone()).collect(),
     }
 }
 

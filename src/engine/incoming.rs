@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::clock::{self, Moment};
 use crate::engine::life::Life;
 use crate::engine::memory::{Lately, Memory};
+use crate::engine::refusals::{Ears, Refusal, Refusals};
 use crate::message::MessageId;
 use crate::store::inbox::InboundFact;
 use crate::store::receipts::{ProcessedFact, ReceiptFact};
@@ -35,6 +36,8 @@ pub enum Fact {
     CampaignRefused {
         code: &'static str,
         reason: String,
+        /// When, by the gateway's clock, as it wrote it.
+        finished_at: Option<String>,
     },
 }
 
@@ -70,9 +73,18 @@ impl Incoming {
 }
 
 /// The batching task: ends when every [`Incoming`] is dropped.
-pub async fn run(store: Store, life: Arc<Life>, mut incoming: mpsc::Receiver<Waiting>) {
+pub async fn run(store: Store, life: Arc<Life>, ears: Ears, mut incoming: mpsc::Receiver<Waiting>) {
     let mut batch: Vec<Waiting> = Vec::with_capacity(BATCH);
-    while incoming.recv_many(&mut batch, BATCH).await > 0 {
+    let mut refusals = Refusals::new(ears, clock::now());
+    loop {
+        tokio::select! {
+            count = incoming.recv_many(&mut batch, BATCH) => if count == 0 { return },
+            () = tokio::time::sleep(refusals.rest(clock::now())) => {
+                refusals.settle(&store, clock::now()).await;
+                continue;
+            }
+        }
+        let now = clock::now();
         let mut receipts = Pile::default();
         let mut processed = Pile::default();
         let mut inbound = Pile::default();
@@ -80,10 +92,19 @@ pub async fn run(store: Store, life: Arc<Life>, mut incoming: mpsc::Receiver<Wai
         for (fact, answer) in batch.drain(..) {
             match fact {
                 Fact::Receipt(fact) => receipts.push(fact, answer),
-                Fact::Processed(fact) => processed.push(fact, answer),
+                Fact::Processed(fact) => {
+                    refusals.told(fact.reference, now);
+                    processed.push(fact, answer);
+                }
                 Fact::Inbound(fact) => inbound.push(*fact, answer),
-                Fact::CampaignRefused { code, reason } => {
-                    refused.entry((code, reason)).or_insert_with(Vec::new).push(answer);
+                Fact::CampaignRefused { code, reason, finished_at } => {
+                    let refusal = Refusal { code, reason: reason.clone(), finished_at, at: now };
+                    if refusals.refused(refusal) {
+                        // The gateway may have hung up meanwhile.
+                        let _ = answer.send(Taken::Committed);
+                    } else {
+                        refused.entry((code, reason)).or_insert_with(Vec::new).push(answer);
+                    }
                 }
             }
         }
@@ -102,7 +123,7 @@ async fn raise_alarms(store: &Store, refused: BTreeMap<(&'static str, String), V
         let text = format!(
             "the gateway refused a request after it had accepted it, and does not say which: {reason}. Messages that are \
              accepted since then, and get no receipt, were not sent; mend the cause, look into the gateway's web pages, \
-             and send them again"
+             send them again, then run: outboxd resume"
         );
         let taken = match store.open_alarm("request_refused", code, &text).await {
             Ok(()) => Taken::Committed,
@@ -129,6 +150,11 @@ trait Writable: Clone + Send + Sync {
     /// Writing it twice does no more than writing it once.
     fn may_be_repeated(&self) -> bool {
         true
+    }
+
+    /// As it is written again after a failover.
+    fn once_more(self) -> Self {
+        self
     }
 }
 
@@ -169,8 +195,20 @@ impl Writable for InboundFact {
         self.fingerprint.is_some()
     }
 
+    /// The answer that went out by itself was queued with it, and may have been sent.
+    fn once_more(self) -> Self {
+        InboundFact { auto_reply: None, ..self }
+    }
+
     async fn write(store: &Store, facts: &[Self]) -> Result<usize, StoreError> {
-        store.receive(facts).await
+        let received = store.receive(facts).await?;
+        for (inbox_id, answer) in &received.answered {
+            info!(inbox_id, message_id = answer.0, "a reply is answered by itself");
+        }
+        for (inbox_id, problem) in &received.unanswered {
+            warn!(inbox_id, problem, "a reply should be answered by itself, and that could not be queued");
+        }
+        Ok(received.new)
     }
 }
 
@@ -253,7 +291,8 @@ pub(super) async fn write_again(
 }
 
 async fn again<F: Writable>(store: &Store, memory: &Memory, since: Option<Moment>) -> Result<(), StoreError> {
-    for facts in F::memory(memory).since(since).chunks(BATCH) {
+    let facts: Vec<F> = F::memory(memory).since(since).into_iter().map(F::once_more).collect();
+    for facts in facts.chunks(BATCH) {
         match write(store, facts, LOCKED_TRIES).await {
             Ok(0) => {}
             Ok(changed) => warn!(changed, "the failover had lost callbacks; written again from memory"),

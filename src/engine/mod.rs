@@ -15,6 +15,7 @@ pub mod life;
 pub mod memory;
 pub mod plan;
 pub mod record;
+pub mod refusals;
 pub mod route;
 pub mod wake;
 

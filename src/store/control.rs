@@ -7,8 +7,8 @@ use crate::clock::Moment;
 use crate::store::failover::Uncertain;
 pub use crate::store::statement::CONTROL;
 use crate::store::statement::{
-    ALARM_CLEAR, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, LOCK_HOLDERS, NUMBER_PLAN, REGISTER,
-    SLEEP_BARRIER, SLEEP_SETTLED,
+    ACKNOWLEDGE, ALARM_CLEAR, ALARM_CLEAR_SINCE, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, LOCK_HOLDERS,
+    NUMBER_PLAN, REFUSALS_OVER, REGISTER, SLEEP_BARRIER, SLEEP_SETTLED,
 };
 use crate::store::{Store, StoreError, column};
 
@@ -133,6 +133,30 @@ impl Store {
     pub async fn clear_alarm(&self, code: &'static str, subject: &str) -> Result<(), StoreError> {
         self.query(ALARM_CLEAR, &[/* code */ &code, /* subject */ &subject]).await?;
         Ok(())
+    }
+
+    /// The same, unless it was raised longer ago than that.
+    pub async fn clear_alarm_since(
+        &self,
+        code: &'static str,
+        subject: &str,
+        seconds: f64,
+    ) -> Result<(), StoreError> {
+        self.query(ALARM_CLEAR_SINCE, &[/* code */ &code, /* subject */ &subject, /* age */ &seconds])
+            .await?;
+        Ok(())
+    }
+
+    /// Clears alarms about refused requests that have been shown for long enough.
+    pub async fn clear_old_refusals(&self) -> Result<(), StoreError> {
+        self.query(REFUSALS_OVER, &[]).await?;
+        Ok(())
+    }
+
+    /// A person has dealt with refused requests. Returns how many alarms that were.
+    pub async fn acknowledge(&self) -> Result<i64, StoreError> {
+        let row = self.query_one(ACKNOWLEDGE, &[]).await?;
+        column(ACKNOWLEDGE, &row, 0)
     }
 
     /// How functions in SQL read national numbers.

@@ -1,11 +1,16 @@
-//! Messages from handsets: into the inbox, with what they say about opting out; and the list of opt-outs for people.
+//! Messages from handsets: into the inbox, with what they say about opting out and the answers that go out by
+//! themselves; and the list of opt-outs for people.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio_postgres::types::ToSql;
 
-use crate::message::NotifyRef;
-use crate::store::statement::{INBOUND, OPT_OUT_ADD, OPT_OUT_LIST, OPT_OUT_REMOVE};
+use crate::message::{MessageId, NotifyRef};
+use crate::store::statement::{AUTO_REPLY, INBOUND, OPT_OUT_ADD, OPT_OUT_LIST, OPT_OUT_REMOVE};
+use crate::store::transaction::Transaction;
 use crate::store::{Store, StoreError, column};
 
 /// A verified message from a handset.
@@ -26,6 +31,29 @@ pub struct InboundFact {
     /// Whose it is if it answers no message.
     pub app: Option<String>,
     pub fingerprint: Option<String>,
+    /// The answer that its keyword has.
+    pub auto_reply: Option<AutoReply>,
+}
+
+/// The answer to messages that begin with some word.
+#[derive(Debug, Clone)]
+pub struct AutoReply {
+    pub template: String,
+    /// Only to a message that has this effect.
+    pub only_for: Option<&'static str>,
+    /// No second answer to the same number and word within this time.
+    pub pause: Duration,
+}
+
+/// What came of messages from handsets.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// So many were not in the inbox before.
+    pub new: usize,
+    /// Those that were answered by themselves, and the answers.
+    pub answered: Vec<(i64, MessageId)>,
+    /// Those that should have been, and why they could not.
+    pub unanswered: Vec<(i64, String)>,
 }
 
 /// Somebody who wants no messages.
@@ -63,45 +91,20 @@ impl fmt::Debug for InboundFact {
 }
 
 impl Store {
-    /// Puts messages into the inbox, and carries out their opt-outs and opt-ins. Returns how many were new.
-    pub async fn receive(&self, facts: &[InboundFact]) -> Result<usize, StoreError> {
-        let senders: Vec<&str> = facts.iter().map(|f| f.sender.as_str()).collect();
-        let recipients: Vec<&str> = facts.iter().map(|f| f.recipient.as_str()).collect();
-        let bodies: Vec<&str> = facts.iter().map(|f| f.body.as_str()).collect();
-        let keywords: Vec<Option<&str>> = facts.iter().map(|f| f.keyword.as_deref()).collect();
-        let networks: Vec<Option<&str>> = facts.iter().map(|f| f.network.as_deref()).collect();
-        let refs: Vec<Option<&str>> = facts.iter().map(|f| f.gateway_ref.as_deref()).collect();
-        let ids: Vec<Option<i64>> = facts.iter().map(|f| f.reference.map(|r| r.id.0)).collect();
-        let attempts: Vec<Option<i32>> = facts.iter().map(|f| f.reference.map(|r| r.attempt)).collect();
-        let nonces: Vec<Option<String>> =
-            facts.iter().map(|f| f.reference.map(|r| r.nonce.encode())).collect();
-        let times: Vec<Option<i64>> =
-            facts.iter().map(|f| f.at_us.map(|us| us.div_euclid(1_000_000))).collect();
-        let effects: Vec<Option<&str>> = facts.iter().map(|f| f.effect).collect();
-        let apps: Vec<Option<&str>> = facts.iter().map(|f| f.app.as_deref()).collect();
-        let fingerprints: Vec<Option<&str>> = facts.iter().map(|f| f.fingerprint.as_deref()).collect();
-        let rows = self
-            .query(
-                INBOUND,
-                &[
-                    &senders,
-                    &recipients,
-                    &bodies,
-                    &keywords,
-                    &networks,
-                    &refs,
-                    &ids,
-                    &attempts,
-                    &nonces,
-                    &times,
-                    &effects,
-                    &apps,
-                    &fingerprints,
-                    /* timeline */ &self.expected.get(),
-                ],
-            )
-            .await?;
-        Ok(rows.len())
+    /// Puts messages into the inbox, carries out their opt-outs and opt-ins, and queues the answers that go out by
+    /// themselves: all of it or nothing.
+    pub async fn receive(&self, facts: &[InboundFact]) -> Result<Received, StoreError> {
+        let columns = Columns::of(facts, self.expected.get());
+        if facts.iter().all(|fact| fact.auto_reply.is_none()) {
+            let new = self.query(INBOUND, &columns.params()).await?.len();
+            return Ok(Received { new, ..Received::default() });
+        }
+        let transaction = self.begin(INBOUND, self.timeout).await?;
+        let rows = transaction.query(INBOUND, &columns.params()).await?;
+        let new: Vec<i64> = rows.iter().map(|row| column(INBOUND, row, 0)).collect::<Result<_, _>>()?;
+        let received = answer(&transaction, &new, facts).await?;
+        transaction.commit().await?;
+        Ok(received)
     }
 
     /// Adds opt-outs; a number stands once for each app. Returns how many were not opted out before.
@@ -143,5 +146,99 @@ impl Store {
                 })
             })
             .collect()
+    }
+}
+
+/// Queues the answers to these rows of the inbox, which came from these facts.
+async fn answer(
+    transaction: &Transaction,
+    new: &[i64],
+    facts: &[InboundFact],
+) -> Result<Received, StoreError> {
+    let mut received = Received { new: new.len(), ..Received::default() };
+    let by_keyword: BTreeMap<&str, &AutoReply> =
+        facts.iter().filter_map(|fact| Some((fact.keyword.as_deref()?, fact.auto_reply.as_ref()?))).collect();
+    let Some(pause) = by_keyword.values().map(|reply| reply.pause.as_secs_f64()).reduce(f64::max) else {
+        return Ok(received);
+    };
+    let keywords: Vec<&str> = by_keyword.keys().copied().collect();
+    let templates: Vec<&str> = by_keyword.values().map(|reply| reply.template.as_str()).collect();
+    let effects: Vec<Option<&str>> = by_keyword.values().map(|reply| reply.only_for).collect();
+    let rows = transaction
+        .query(
+            AUTO_REPLY,
+            &[
+                /* ids */ &new, /* keywords */ &keywords, /* templates */ &templates,
+                /* effects */ &effects, /* pause */ &pause,
+            ],
+        )
+        .await?;
+    for row in &rows {
+        let message = column(AUTO_REPLY, row, 0)?;
+        if let Some(answer) = column(AUTO_REPLY, row, 1)? {
+            received.answered.push((message, MessageId(answer)));
+        } else if let Some(problem) = column(AUTO_REPLY, row, 2)? {
+            received.unanswered.push((message, problem));
+        }
+    }
+    Ok(received)
+}
+
+/// Messages turned on their side, as `unnest` wants them.
+struct Columns<'a> {
+    senders: Vec<&'a str>,
+    recipients: Vec<&'a str>,
+    bodies: Vec<&'a str>,
+    keywords: Vec<Option<&'a str>>,
+    networks: Vec<Option<&'a str>>,
+    refs: Vec<Option<&'a str>>,
+    ids: Vec<Option<i64>>,
+    attempts: Vec<Option<i32>>,
+    nonces: Vec<Option<String>>,
+    times: Vec<Option<i64>>,
+    effects: Vec<Option<&'a str>>,
+    apps: Vec<Option<&'a str>>,
+    fingerprints: Vec<Option<&'a str>>,
+    timeline: Option<i32>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(facts: &'a [InboundFact], timeline: Option<i32>) -> Columns<'a> {
+        Columns {
+            senders: facts.iter().map(|f| f.sender.as_str()).collect(),
+            recipients: facts.iter().map(|f| f.recipient.as_str()).collect(),
+            bodies: facts.iter().map(|f| f.body.as_str()).collect(),
+            keywords: facts.iter().map(|f| f.keyword.as_deref()).collect(),
+            networks: facts.iter().map(|f| f.network.as_deref()).collect(),
+            refs: facts.iter().map(|f| f.gateway_ref.as_deref()).collect(),
+            ids: facts.iter().map(|f| f.reference.map(|r| r.id.0)).collect(),
+            attempts: facts.iter().map(|f| f.reference.map(|r| r.attempt)).collect(),
+            nonces: facts.iter().map(|f| f.reference.map(|r| r.nonce.encode())).collect(),
+            times: facts.iter().map(|f| f.at_us.map(|us| us.div_euclid(1_000_000))).collect(),
+            effects: facts.iter().map(|f| f.effect).collect(),
+            apps: facts.iter().map(|f| f.app.as_deref()).collect(),
+            fingerprints: facts.iter().map(|f| f.fingerprint.as_deref()).collect(),
+            timeline,
+        }
+    }
+
+    /// As the statement counts them.
+    fn params(&self) -> [&(dyn ToSql + Sync); 14] {
+        [
+            &self.senders,
+            &self.recipients,
+            &self.bodies,
+            &self.keywords,
+            &self.networks,
+            &self.refs,
+            &self.ids,
+            &self.attempts,
+            &self.nonces,
+            &self.times,
+            &self.effects,
+            &self.apps,
+            &self.fingerprints,
+            &self.timeline,
+        ]
     }
 }

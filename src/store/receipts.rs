@@ -2,7 +2,7 @@
 //! the row.
 
 use crate::message::{NotifyRef, Status};
-use crate::store::statement::{NO_CREDIT, PROCESSED, RECEIPTS};
+use crate::store::statement::{NO_CREDIT, PROCESSED, RECEIPTS, SUSPECTS};
 use crate::store::{Store, StoreError, column};
 
 /// A verified receipt for a reference that is ours in form.
@@ -91,6 +91,29 @@ impl Store {
             changed += self.apply_unpaid(&unpaid).await?;
         }
         Ok(changed)
+    }
+
+    /// What these gateways accepted between so many seconds ago, and may have refused afterwards. `None`: that cannot be
+    /// told apart from others. `heard_for`: since when this daemon has taken results.
+    pub async fn suspects(
+        &self,
+        gateways: &[String],
+        (oldest, newest): (f64, f64),
+        heard_for: f64,
+        instance: &str,
+    ) -> Result<Option<Vec<NotifyRef>>, StoreError> {
+        let rows = self
+            .query(
+                SUSPECTS,
+                &[
+                    /* gateways */ &gateways, /* oldest */ &oldest, /* newest */ &newest,
+                    /* heard for */ &heard_for, /* instance */ &instance,
+                ],
+            )
+            .await?;
+        rows.iter()
+            .map(|row| Ok(column::<Option<&str>>(SUSPECTS, row, 0)?.and_then(NotifyRef::parse)))
+            .collect()
     }
 
     async fn apply_settled(&self, facts: &[&ProcessedFact]) -> Result<usize, StoreError> {

@@ -64,6 +64,9 @@ statements! {
             INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4
         ];
 
+        SUSPECTS "native/suspects" [TEXT_ARRAY, FLOAT8, FLOAT8, FLOAT8, TEXT];
+        AUTO_REPLY "native/auto_reply" [INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, FLOAT8];
+
         // What changes rows without anybody sending.
         EXPIRE "native/expire" [FLOAT8, INT8_ARRAY];
         RESEND "native/resend" [TEXT, FLOAT8];
@@ -101,6 +104,8 @@ statements! {
         GATEWAY_STATE "daemon/gateway_state" [TEXT, TEXT, TEXT, INT8];
         ALARM_OPEN "daemon/alarm_open" [TEXT, TEXT, TEXT];
         ALARM_CLEAR "daemon/alarm_clear" [TEXT, TEXT];
+        ALARM_CLEAR_SINCE "daemon/alarm_clear_since" [TEXT, TEXT, FLOAT8];
+        REFUSALS_OVER "daemon/refusals_over" [];
         REGISTER "daemon/register" [INT8, FLOAT8];
         NUMBER_PLAN "daemon/number_plan" [TEXT, TEXT];
         DOORBELL "daemon/doorbell" [];
@@ -134,6 +139,7 @@ statements! {
         RETRY "retry" "SELECT sms.retry($1, $2)" [INT8, BOOL];
         HOLD "hold" "SELECT sms.hold($1)::text" [TEXT];
         RESUME "resume" "SELECT sms.resume($1)::text" [TEXT];
+        ACKNOWLEDGE "acknowledge" "SELECT sms.acknowledge()" [];
         SCHEMA_EXISTS "schema_exists" "SELECT to_regclass('outboxd.migration') IS NOT NULL" [];
         SCHEMA_VERSION "schema_version" "SELECT m.version, m.sha256 FROM outboxd.migration AS m ORDER BY m.version" [];
     }

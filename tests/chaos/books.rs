@@ -56,6 +56,8 @@ pub(crate) struct Books {
     pub(crate) open_waves: Vec<String>,
     /// Every receipt was posted and taken.
     pub(crate) receipts_came: bool,
+    /// Callbacks that nobody has taken, long after the faults.
+    pub(crate) callbacks_waiting: u64,
     /// A replica was promoted that lacked commits.
     pub(crate) commits_were_lost: bool,
     /// The most messages that the faults may have made unknown.
@@ -117,6 +119,10 @@ pub(crate) fn compare(books: &Books) -> Comparison {
     }
     for wave in &books.open_waves {
         let text = format!("a wave was never finished: {wave}");
+        comparison.findings.push(Finding { breach: Breach::Stuck, text });
+    }
+    if books.callbacks_waiting > 0 {
+        let text = format!("{} receipts were never taken", books.callbacks_waiting);
         comparison.findings.push(Finding { breach: Breach::Stuck, text });
     }
     comparison.unknown = books.rows.iter().filter(|row| row.status == "unknown").count() as u64;

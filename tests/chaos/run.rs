@@ -261,6 +261,7 @@ async fn read_books(world: &World, mut written: Vec<(usize, Written)>) -> Books 
         receipts_came: world.schedule.site.receipts
             && state["callbacks_waiting"] == 0
             && commits_lost_since.is_none(),
+        callbacks_waiting: state["callbacks_waiting"].as_u64().unwrap(),
         commits_were_lost: commits_lost_since.is_some(),
         most_unknown: most_unknown(world, u64::try_from(epochs).unwrap(), state["faults"].as_u64().unwrap()),
     }

@@ -96,7 +96,7 @@ fn set_aside(books: &mut Books) {
 
 fn check_comparison(wrong: &mut Vec<String>) {
     type Falsify = fn(&mut Books);
-    let cases: [(&str, Option<Breach>, Falsify); 19] = [
+    let cases: [(&str, Option<Breach>, Falsify); 20] = [
         ("books in order", None, |_| {}),
         ("a row is gone", Some(Breach::Lost), |books| books.rows.clear()),
         ("it was never sent", Some(Breach::Lost), |books| books.sent.clear()),
@@ -114,6 +114,10 @@ fn check_comparison(wrong: &mut Vec<String>) {
         ("sent and queued again", Some(Breach::Wrong), |books| books.rows[0].status = "queued".to_owned()),
         ("its receipt changed nothing", Some(Breach::Wrong), |books| {
             books.rows[0].status = "accepted".to_owned();
+        }),
+        ("a receipt that nobody takes", Some(Breach::Stuck), |books| {
+            books.callbacks_waiting = 1;
+            books.receipts_came = false;
         }),
         ("rolled back and sent", Some(Breach::Wrong), |books| books.written[0].1.fate = Fate::RolledBack),
         ("a row of nobody", Some(Breach::Wrong), |books| books.written.clear()),

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
 mod anomaly;
+mod auto_reply;
 mod bad_input;
 mod big_queue;
 mod cli_check;
@@ -37,6 +38,7 @@ mod journey;
 mod kill_points;
 mod layers;
 mod listener;
+mod odd_moments;
 mod opt_out;
 mod oracles;
 mod pooler;
@@ -45,6 +47,7 @@ mod privileges;
 mod processing;
 mod readme;
 mod receipts;
+mod refusals;
 mod restarts;
 mod rows_in_flight;
 mod schedule;

@@ -7,13 +7,13 @@ use crate::support::eventually;
 use crate::support::site::{LIMIT, Site};
 
 /// A site whose simulator posts receipts and processing results.
-async fn site(hint: &str) -> Site {
+pub(crate) async fn site(hint: &str) -> Site {
     let site = Site::with_receipts(hint).await;
     site.sim.settings(&json!({"callbacks": {"results_to": site.callback_url()}})).await;
     site
 }
 
-async fn lose_receipts(site: &Site, share: f64) {
+pub(crate) async fn lose_receipts(site: &Site, share: f64) {
     site.sim.settings(&json!({"callbacks": {"receipts": {"lost": share}}})).await;
 }
 
@@ -26,7 +26,7 @@ fn result(status: &str, message: &str, reference: Option<&str>) -> String {
     body.to_string()
 }
 
-async fn until_alarms(site: &Site, wanted: &[(&str, &str)]) {
+pub(crate) async fn until_alarms(site: &Site, wanted: &[(&str, &str)]) {
     eventually(LIMIT, &format!("the alarms are {wanted:?}"), async || {
         let alarms = site.alarms().await;
         let same =
@@ -219,19 +219,6 @@ async fn that_a_message_is_queued_there_may_be_known_before_its_answer_comes() {
         assert_eq!(row.gateway_ref, Some(reference));
     }
     site.assert_nothing_twice().await;
-}
-
-#[tokio::test]
-async fn a_refusal_that_names_no_message_is_shown_and_changes_none() {
-    let site = site("nameless").await;
-    lose_receipts(&site, 1.0).await;
-    let _daemon = site.daemon(LISTENING).await;
-    site.sim.script(&json!({"do": {"refuse": {"reason": "sender"}}})).await;
-    let (id, _) = site.queue(1).await;
-    until_alarms(&site, &[("request_refused", "sender_not_valid")]).await;
-    let text = "SELECT text LIKE '%Sender is not valid%' FROM outboxd.alarm";
-    site.until_true("the alarm says why", text).await;
-    assert_eq!(site.until(id, "accepted").await.error, None);
 }
 
 #[tokio::test]

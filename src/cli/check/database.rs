@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cli::LEADER_SILENCE;
-use crate::cli::check::{Finding, Outcome, ways};
+use crate::cli::check::{Finding, Outcome, replies, ways};
 use crate::cli::counted;
 use crate::compose::Templates;
 use crate::config::{Config, Queue, Wake};
@@ -67,7 +67,7 @@ pub(super) async fn check(config: &Config) -> Seen {
     seen.findings.extend(triggers(config, &server, &store).await);
     seen.findings.push(indexes(&store).await);
     seen.findings.push(held(&store).await);
-    seen.findings.push(templates(&store).await);
+    seen.findings.extend(templates(config, &store).await);
     seen.daemon_here = daemon_here(&store).await;
     seen
 }
@@ -373,13 +373,19 @@ async fn held(store: &Store) -> Finding {
     }
 }
 
-async fn templates(store: &Store) -> Finding {
+async fn templates(config: &Config, store: &Store) -> Vec<Finding> {
     let rows = match store.templates().await {
         Ok(rows) => rows,
-        Err(error) => return unexpected("templates", &error),
+        Err(error) => return vec![unexpected("templates", &error)],
     };
     let count = rows.len();
     let templates = Templates::new(rows);
+    let mut findings = vec![wording(count, &templates)];
+    findings.extend(replies::check(config, &templates));
+    findings
+}
+
+fn wording(count: usize, templates: &Templates) -> Finding {
     let errors: Vec<String> = templates
         .errors()
         .map(|(name, language, error)| {

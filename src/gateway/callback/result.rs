@@ -13,6 +13,8 @@ pub struct Processing {
     /// The NotifyId, if there is one: a result about a whole request has none.
     pub gateway_ref: Option<String>,
     pub outcome: Outcome,
+    /// When, as the gateway wrote it: all that tells a second result from one that is repeated.
+    pub finished_at: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,7 @@ pub(super) fn read(body: &[u8]) -> Result<Processing, CallbackError> {
     let status = text(&fields, "Status")?.ok_or(CallbackError::NotUnderstood)?;
     let message = text(&fields, "Message")?.unwrap_or_default();
     let gateway_ref = text(&fields, "NotifyId")?.filter(|reference| !reference.is_empty());
+    let finished_at = text(&fields, "FinishedAt")?.filter(|time| !time.is_empty());
     let outcome = if status.eq_ignore_ascii_case("MESSAGE_SUCCESS") {
         Outcome::Accepted
     } else if status.eq_ignore_ascii_case("MESSAGE_ERROR") || status.eq_ignore_ascii_case("CAMPAIGN_ERROR") {
@@ -42,7 +45,11 @@ pub(super) fn read(body: &[u8]) -> Result<Processing, CallbackError> {
     match (&gateway_ref, &outcome) {
         // Of a message from the gateway's web pages.
         (None, Outcome::Accepted) => Err(CallbackError::EmptyReference),
-        _ => Ok(Processing { gateway_ref: gateway_ref.map(str::to_owned), outcome }),
+        _ => Ok(Processing {
+            gateway_ref: gateway_ref.map(str::to_owned),
+            outcome,
+            finished_at: finished_at.map(str::to_owned),
+        }),
     }
 }
 

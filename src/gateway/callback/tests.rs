@@ -203,7 +203,7 @@ fn a_repetition_has_the_fingerprint_of_the_first_and_a_second_message_another() 
 #[test]
 fn processing_results_say_what_is_meant_in_any_spelling() {
     let read = |body: &str| match parse(body) {
-        Ok(Callback::Processing(Processing { gateway_ref, outcome })) => (gateway_ref, outcome),
+        Ok(Callback::Processing(Processing { gateway_ref, outcome, .. })) => (gateway_ref, outcome),
         other => panic!("{body}: {other:?}"),
     };
     let queued = r#"{"Status":"MESSAGE_SUCCESS","FinishedAt":"2026-04-08T09:15:02.12345Z","Message":"Your message has been queued.","NotifyId":"a"}"#;
