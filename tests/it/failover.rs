@@ -233,6 +233,29 @@ async fn where_database_and_daemon_are_lost_together_what_may_have_been_sent_wai
 }
 
 #[tokio::test]
+async fn what_may_have_been_sent_is_not_called_expired() {
+    let mut pair = Pair::start(Replication::Asynchronous).await;
+    let mut site = pair.site("lost_expired", false).await;
+    let mut lost = site.daemon(QUICK).await;
+    let mut committed = Committed::default();
+    queue(&site, &mut committed, 0..300).await;
+    accepted_at_least(&site, 50).await;
+    pair.catch_up().await;
+    pair.stop_shipping().await;
+    accepted_at_least(&site, 150).await;
+    pair.fail_over(&mut site).await;
+    lost.kill9();
+    site.run("UPDATE sms.outbox SET expires_at = now() - interval '1 h' WHERE status = 'queued'").await;
+    let queued = site.counts().await.of("queued");
+    let _fresh = site.daemon(QUICK).await;
+    queue(&site, &mut committed, 300..310).await;
+    site.until_true("the leader has looked at all of them", "SELECT due = 0 FROM sms.health").await;
+    let counts = site.counts().await;
+    assert_eq!(counts.of("expired"), 0, "{counts:?}");
+    assert_eq!(set_aside(&site).await + counts.of("unknown"), queued, "{counts:?}");
+}
+
+#[tokio::test]
 async fn a_takeover_that_is_killed_while_it_sets_aside_lets_nothing_out() {
     let mut pair = Pair::start(Replication::Asynchronous).await;
     let mut site = pair.site("killed", false).await;

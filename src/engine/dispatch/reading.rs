@@ -92,15 +92,8 @@ impl Dispatch {
     }
 
     fn judge(&mut self, due: DueRow) {
-        if due.expired == Some(true) {
-            self.write_judgement(
-                &Judged::of(&due),
-                Status::Expired,
-                false,
-                "expired",
-                "expires_at passed before it could be sent",
-            );
-        } else if self.is_uncertain(&due) {
+        // First: what is expired was not sent, and of this nobody knows.
+        if self.is_uncertain(&due) {
             let judged = Judged::of(&due);
             self.write_judgement(
                 &judged,
@@ -109,6 +102,14 @@ impl Dispatch {
                 FAILOVER_UNCERTAIN,
                 "it was queued when the database failed over, and may have been sent in what that lost; find out, then \
                  sms.cancel(id) gives it up and sms.retry(id, force => true) sends it, perhaps twice",
+            );
+        } else if due.expired == Some(true) {
+            self.write_judgement(
+                &Judged::of(&due),
+                Status::Expired,
+                false,
+                "expired",
+                "expires_at passed before it could be sent",
             );
         } else if self.is_stale(&due) {
             let hours = due.due_for.as_secs() / 3600;
