@@ -114,20 +114,39 @@ impl Books {
 }
 
 impl Books {
+    fn note(&self, committed: &Committed) {
+        Counted {
+            messages: committed.texts.len() + committed.deleted.len(),
+            sent: self.sent.values().map(Vec::len).sum(),
+            lost: committed.texts.iter().filter(|text| !self.rows.contains_key(*text)).count(),
+            doubled: self.sent.values().filter(|sent| sent.len() > 1).count(),
+            unknown: self.rows.values().flatten().filter(|row| row.status == "unknown").count(),
+        }
+        .note();
+    }
+}
+
+/// What a comparison of books counted.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) messages: usize,
+    pub(super) sent: usize,
+    pub(super) lost: usize,
+    pub(super) doubled: usize,
+    pub(super) unknown: usize,
+}
+
+impl Counted {
     /// Appends a line to `target/scenarios.tsv`, from which `tests/scenario-table` makes the table of RELIABILITY.md.
-    fn note(&self, committed: &Committed, faults: &[String]) {
-        let messages = committed.texts.len() + committed.deleted.len();
-        let sent: usize = self.sent.values().map(Vec::len).sum();
-        let unknown = self.rows.values().flatten().filter(|row| row.status == "unknown").count();
-        let doubled = self.sent.values().filter(|sent| sent.len() > 1).count();
-        let gone = committed.texts.iter().filter(|text| !self.rows.contains_key(*text)).count();
+    pub(super) fn note(&self) {
         // Its thread has the name of the test.
         let thread = std::thread::current();
         let test = thread.name().unwrap_or("?");
-        let line = format!("{test}\t{messages}\t{sent}\t{gone}\t{doubled}\t{unknown}\t{}\n", faults.len());
+        let Counted { messages, sent, lost, doubled, unknown } = self;
+        let line = format!("{test}\t{messages}\t{sent}\t{lost}\t{doubled}\t{unknown}\n");
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("scenarios.tsv");
-        // A book for people: a test does not fail for it.
         let file = OpenOptions::new().create(true).append(true).open(path);
+        // Notes for people: a test does not fail for them.
         let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
 }
@@ -150,7 +169,7 @@ impl Site {
     pub(crate) async fn assert_books(&self, committed: &Committed) {
         let books = Books::read(self).await;
         let faults = books.faults(committed);
-        books.note(committed, &faults);
+        books.note(committed);
         let shown = &faults[..faults.len().min(20)];
         assert!(faults.is_empty(), "{} faults in the books: {shown:#?}", faults.len());
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::books::Committed;
+use super::books::{Committed, Counted};
 use super::cluster::Cluster;
 use super::daemon::Daemon;
 use super::eventually;
@@ -277,9 +277,34 @@ impl Site {
         for message in self.ledger().await {
             *keys.entry(message["key"].to_string()).or_default() += 1;
         }
+        let sent = keys.values().map(|count| *count as usize).sum();
         keys.retain(|_, count| *count > 1);
+        self.note_counts(sent, keys.len()).await;
         assert!(keys.is_empty(), "sent more than once: {keys:?}");
         assert_eq!(self.sim_count("reached_twice").await, 0);
+    }
+
+    async fn note_counts(&self, sent: usize, doubled: usize) {
+        let reference = |message: &Value| message["notify_id"].as_str().unwrap_or_default().to_owned();
+        let sent_as: BTreeSet<String> = self.ledger().await.iter().map(reference).collect();
+        // A dialect without references tells nothing of that.
+        let tells = !sent_as.contains("");
+        let sql = "SELECT status, gateway_ref FROM sms.outbox";
+        let rows = self.sql.query(sql, &[]).await.unwrap();
+        let status = |row: &tokio_postgres::Row| row.get::<_, String>(0);
+        let is_lost = |row: &&tokio_postgres::Row| {
+            tells
+                && matches!(status(row).as_str(), "accepted" | "delivered" | "undelivered")
+                && row.get::<_, Option<&str>>(1).is_some_and(|reference| !sent_as.contains(reference))
+        };
+        Counted {
+            messages: rows.len(),
+            sent,
+            lost: rows.iter().filter(is_lost).count(),
+            doubled,
+            unknown: rows.iter().filter(|row| status(row) == "unknown").count(),
+        }
+        .note();
     }
 
     /// The open alarms: code and subject.
