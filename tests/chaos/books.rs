@@ -126,7 +126,8 @@ pub(crate) fn compare(books: &Books) -> Comparison {
         comparison.findings.push(Finding { breach: Breach::Stuck, text });
     }
     comparison.unknown = books.rows.iter().filter(|row| row.status == "unknown").count() as u64;
-    comparison.set_aside = books.rows.iter().filter(|row| row.held && row.set_aside).count() as u64;
+    comparison.set_aside =
+        books.rows.iter().filter(|row| row.status == "queued" && row.held && row.set_aside).count() as u64;
     let lost = |(_, written): &&(usize, Written)| {
         written.fate == Fate::LostPerhaps
             && !written.tokens.iter().any(|token| index.rows.contains_key(token.as_str()))

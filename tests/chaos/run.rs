@@ -204,12 +204,24 @@ async fn unsettled(world: &World) -> Option<String> {
                (SELECT count(*) FROM outboxd.wave WHERE ids <> '{}') FROM sms.outbox";
     let Ok(row) = sql.query_one(ask, &[]).await else { return Some("PostgreSQL does not answer".to_owned()) };
     let [queued, unknown, waves]: [i64; 3] = [row.get(0), row.get(1), row.get(2)];
+    let queued = if is_held_back(world, &sql).await { 0 } else { queued };
     // With `resend` what is unknown is still to be sent again.
     let unknown = if world.schedule.site.resend { unknown } else { 0 };
     let sim = world.sim.state().await;
     let busy = ["in_flight", "pending", "callbacks_waiting"].map(|name| sim[name].as_u64().unwrap());
     let rest = queued == 0 && unknown == 0 && waves == 0 && busy == [0, 0, 0];
     (!rest).then(|| format!("{queued} queued, {unknown} unknown, {waves} waves, gateway {busy:?}"))
+}
+
+/// A primary whose clock was behind died, and every daemon that knew more: what was promoted looks like a restored backup,
+/// and everything waits for a person, who would look at what was sent.
+async fn is_held_back(world: &World, sql: &Client) -> bool {
+    let clock = world.schedule.events.iter().any(|event| event.what == What::DatabaseClock);
+    if !clock || world.notes.failovers.borrow().is_empty() {
+        return false;
+    }
+    let ask = "SELECT held AND held_code = 'database_changed' FROM outboxd.leader";
+    sql.query_one(ask, &[]).await.is_ok_and(|row| row.get::<_, Option<bool>>(0) == Some(true))
 }
 
 async fn read_books(world: &World, mut written: Vec<(usize, Written)>) -> Books {
@@ -220,6 +232,7 @@ async fn read_books(world: &World, mut written: Vec<(usize, Written)>) -> Books 
         }
     }
     let sql = world.sql().await.expect("PostgreSQL is there after the faults");
+    let held_back = is_held_back(world, &sql).await;
     let rows = sql
         .query(
             "SELECT id, coalesce(params ->> 'token', body), status, held, send_after <= now(), attempts, \
@@ -234,8 +247,8 @@ async fn read_books(world: &World, mut written: Vec<(usize, Written)>) -> Books 
             id: row.get(0),
             token: token_in(row.get(1)),
             status: row.get(2),
-            held: row.get(3),
-            set_aside: row.get(8),
+            held: row.get::<_, bool>(3) || held_back,
+            set_aside: row.get::<_, bool>(8) || held_back,
             due: row.get(4),
             attempts: row.get(5),
             reference: row.get(6),
