@@ -8,7 +8,11 @@ UPDATE sms.outbox AS o
 SET status = 'expired',
     final_at = now(),
     error_code = 'expired',
-    error = 'expires_at passed before it could be sent'
+    -- As dispatch says it of those that it has read.
+    error = CASE o.attempts
+        WHEN 0 THEN 'expires_at passed before it could be sent'
+        ELSE 'expires_at passed before it could be sent again; if an earlier attempt had no answer, outboxd.attempt says so'
+    END
 FROM (
     SELECT e.id
     FROM sms.outbox AS e

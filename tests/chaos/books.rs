@@ -217,6 +217,7 @@ impl Entry<'_> {
             }
             "queued" if sent && row.held && row.set_aside && books.commits_were_lost => {}
             "queued" if sent => find(Breach::Wrong, "sent, and the row is queued: it would be sent again"),
+            "failed" | "expired" | "cancelled" if sent && self.recorded_as_unknown() => {}
             "failed" | "expired" | "cancelled" if sent => {
                 find(Breach::Wrong, &format!("sent, and the row is {}", row.status));
             }
@@ -253,6 +254,13 @@ impl Entry<'_> {
         if !became {
             find(Breach::Wrong, &format!("it was to be {wish:?}, and the row is {}", row.status));
         }
+    }
+
+    /// Every attempt that was accepted stands in the database as one without an answer, which was given up to be sent again.
+    fn recorded_as_unknown(&self) -> bool {
+        self.sent.iter().all(|sent| {
+            self.given_up.iter().any(|attempt| attempt.reference.as_deref() == Some(sent.reference.as_str()))
+        })
     }
 
     fn arrived_with_receipt(&self) -> bool {

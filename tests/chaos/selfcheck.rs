@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::books::{Books, Breach, Row, Sent, compare};
+use crate::books::{Books, Breach, GivenUp, Row, Sent, compare};
 use crate::clients::{Cancel, Fate, Wish, Written};
 use crate::run::play;
 use crate::runtime;
@@ -96,7 +96,7 @@ fn set_aside(books: &mut Books) {
 
 fn check_comparison(wrong: &mut Vec<String>) {
     type Falsify = fn(&mut Books);
-    let cases: [(&str, Option<Breach>, Falsify); 20] = [
+    let cases: [(&str, Option<Breach>, Falsify); 21] = [
         ("books in order", None, |_| {}),
         ("a row is gone", Some(Breach::Lost), |books| books.rows.clear()),
         ("it was never sent", Some(Breach::Lost), |books| books.sent.clear()),
@@ -124,6 +124,13 @@ fn check_comparison(wrong: &mut Vec<String>) {
         ("cancelled in time and sent", Some(Breach::Wrong), |books| {
             books.written[0].1.wish = Wish::Scheduled;
             books.written[0].1.cancel = Cancel::Acknowledged;
+        }),
+        ("given up as unknown, sent, and expired", None, |books| {
+            books.given_up.push(GivenUp { id: 1, reference: books.rows[0].reference.clone() });
+            books.rows[0].status = "expired".to_owned();
+            books.written[0].1.wish = Wish::SentOrExpired;
+            books.receipts_came = false;
+            books.most_unknown = 1;
         }),
         ("lost with its primary", None, |books| {
             books.written[0].1.fate = Fate::LostPerhaps;

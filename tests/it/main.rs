@@ -48,6 +48,7 @@ mod processing;
 mod readme;
 mod receipts;
 mod refusals;
+mod reliability;
 mod restarts;
 mod rows_in_flight;
 mod schedule;

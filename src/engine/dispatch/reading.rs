@@ -18,6 +18,9 @@ use crate::text::code;
 /// The row was due for too long to be sent without asking.
 const HELD_STALE: &str = "held_stale";
 /// It was queued before a failover, and nobody could tell what was sent in what that lost.
+const EXPIRED: &str = "expires_at passed before it could be sent";
+/// Of a row that was given up as unknown and queued again, nobody knows that it was not sent.
+const EXPIRED_AGAIN: &str = "expires_at passed before it could be sent again; if an earlier attempt had no answer, outboxd.attempt says so";
 const FAILOVER_UNCERTAIN: &str = "failover_uncertain";
 
 impl Dispatch {
@@ -109,7 +112,7 @@ impl Dispatch {
                 Status::Expired,
                 false,
                 "expired",
-                "expires_at passed before it could be sent",
+                if due.row.attempts == 0 { EXPIRED } else { EXPIRED_AGAIN },
             );
         } else if self.is_stale(&due) {
             let hours = due.due_for.as_secs() / 3600;

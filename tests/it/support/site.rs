@@ -285,12 +285,13 @@ impl Site {
     }
 
     async fn note_counts(&self, sent: usize, doubled: usize) {
+        // Before the ledger, which then has all of them also where messages are still being sent.
+        let sql = "SELECT status, gateway_ref FROM sms.outbox";
+        let rows = self.sql.query(sql, &[]).await.unwrap();
         let reference = |message: &Value| message["notify_id"].as_str().unwrap_or_default().to_owned();
         let sent_as: BTreeSet<String> = self.ledger().await.iter().map(reference).collect();
         // A dialect without references tells nothing of that.
         let tells = !sent_as.contains("");
-        let sql = "SELECT status, gateway_ref FROM sms.outbox";
-        let rows = self.sql.query(sql, &[]).await.unwrap();
         let status = |row: &tokio_postgres::Row| row.get::<_, String>(0);
         let is_lost = |row: &&tokio_postgres::Row| {
             tells
