@@ -88,6 +88,7 @@ async fn two_machines_that_answer_each_other_stop_after_one_answer() {
     assert_eq!(answers(&site).await, 2);
     // Somebody else has a pause of their own.
     write(&site, "353871234568", "Info").await;
+    site.until_true("it has come", "SELECT count(*) = 5 FROM sms.inbox WHERE keyword = 'INFO'").await;
     assert_eq!(answers(&site).await, 3);
 }
 
