@@ -10,7 +10,7 @@ use crate::compose::{Composer, Templates};
 use crate::engine::Event;
 use crate::engine::dispatch::{Dispatch, Judged, TemplateState};
 use crate::engine::plan::{PageEnd, Read, Ready};
-use crate::message::{Lane, Status, TemplateRow};
+use crate::message::{AttemptNo, Lane, Status, TemplateRow};
 use crate::store::StoreError;
 use crate::store::queue::{self, Discover, DueRow};
 use crate::text::code;
@@ -18,9 +18,6 @@ use crate::text::code;
 /// The row was due for too long to be sent without asking.
 const HELD_STALE: &str = "held_stale";
 /// It was queued before a failover, and nobody could tell what was sent in what that lost.
-const EXPIRED: &str = "expires_at passed before it could be sent";
-/// Of a row that was given up as unknown and queued again, nobody knows that it was not sent.
-const EXPIRED_AGAIN: &str = "expires_at passed before it could be sent again; if an earlier attempt had no answer, outboxd.attempt says so";
 const FAILOVER_UNCERTAIN: &str = "failover_uncertain";
 
 impl Dispatch {
@@ -112,7 +109,7 @@ impl Dispatch {
                 Status::Expired,
                 false,
                 "expired",
-                if due.row.attempts == 0 { EXPIRED } else { EXPIRED_AGAIN },
+                expired(due.row.attempts),
             );
         } else if self.is_stale(&due) {
             let hours = due.due_for.as_secs() / 3600;
@@ -237,6 +234,16 @@ impl Dispatch {
         self.plan.recorded(due.row.id, None);
         if self.may_send() {
             self.prepare(due, final_word);
+        }
+    }
+}
+
+/// Of a row that was given up as unknown and queued again, nobody knows that it was not sent.
+const fn expired(attempts: AttemptNo) -> &'static str {
+    match attempts {
+        0 => "expires_at passed before it could be sent",
+        _ => {
+            "expires_at passed before it could be sent again; if an earlier attempt had no answer, outboxd.attempt says so"
         }
     }
 }
