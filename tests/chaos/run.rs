@@ -233,10 +233,14 @@ async fn read_books(world: &World, mut written: Vec<(usize, Written)>) -> Books 
     }
     let sql = world.sql().await.expect("PostgreSQL is there after the faults");
     let held_back = is_held_back(world, &sql).await;
+    // What is to be set aside after a failover is set aside when it comes up.
     let rows = sql
         .query(
-            "SELECT id, coalesce(params ->> 'token', body), status, held, send_after <= now(), attempts, \
-             gateway_ref, error, error_code IS NOT DISTINCT FROM 'failover_uncertain' FROM sms.outbox",
+            "SELECT o.id, coalesce(o.params ->> 'token', o.body), o.status, o.held OR c.to_be_set_aside, \
+             o.send_after <= now(), o.attempts, o.gateway_ref, o.error, \
+             o.error_code IS NOT DISTINCT FROM 'failover_uncertain' OR c.to_be_set_aside \
+             FROM sms.outbox AS o, outboxd.leader AS l, LATERAL (SELECT (o.status = 'queued' \
+             AND o.created_at <= l.uncertain_before AND o.send_after <= l.uncertain_due) IS TRUE) AS c(to_be_set_aside)",
             &[],
         )
         .await
