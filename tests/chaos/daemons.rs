@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::clock::set_clock;
+
 /// Between the end of a daemon and its next start by the service manager.
 const RESTART_PAUSE: Duration = Duration::from_millis(300);
 
@@ -236,13 +238,6 @@ pub(crate) fn clock_environment(faketime: &Path, file: &Path) -> Vec<(&'static s
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
         ("FAKETIME_CACHE_DURATION", "1".to_owned()),
     ]
-}
-
-/// Sets a clock by so many seconds ahead, or back.
-pub(crate) fn set_clock(file: &Path, seconds: i64) {
-    let partial = file.with_extension("new");
-    fs::write(&partial, format!("{seconds:+}\n")).unwrap();
-    fs::rename(&partial, file).unwrap();
 }
 
 fn last_lines(file: &Path, count: usize) -> String {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::schedule::What;
+use crate::support::clock::faketime;
 
 /// Says why the process has no namespaces of its own; empty: it has.
 pub(crate) const ISOLATION: &str = "OUTBOXD_CHAOS_ISOLATION";
@@ -53,13 +54,6 @@ impl Machine {
             _ => None,
         }
     }
-}
-
-fn faketime() -> Option<PathBuf> {
-    let libraries = std::fs::read_dir("/usr/lib").ok()?.flatten();
-    let of = |directory: PathBuf| directory.join("faketime/libfaketime.so.1");
-    let mut candidates = libraries.map(|entry| of(entry.path())).chain([of("/usr/lib".into())]);
-    candidates.find(|file| file.exists())
 }
 
 /// A command that becomes `program` in namespaces of its own, or, where that cannot be, plainly; then with the reason.

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Config, NoTls};
 
-use crate::daemons::{Slot, clock_environment, set_clock};
+use crate::daemons::{Slot, clock_environment};
 use crate::disk::SmallDisk;
 use crate::schedule::{Dialect, Schedule, What, Whom};
+use crate::support::clock::set_clock;
 use crate::support::cluster::Cluster;
 use crate::support::pair::{REPLICA, Replication, wait_for_replica_in_commits};
 use crate::support::sim::SimProcess;

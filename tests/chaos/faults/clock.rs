@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use crate::daemons::set_clock;
 use crate::faults::last;
 use crate::random::Random;
 use crate::schedule::{Event, What};
+use crate::support::clock::set_clock;
 use crate::world::World;
 
 /// The library looks at its file once a second.
