@@ -422,10 +422,6 @@ impl Plan {
         self.known.len()
     }
 
-    pub fn under_way(&self, gateway: GatewayIndex) -> usize {
-        self.gateways[gateway].under_way
-    }
-
     /// Everything held, for statements that must leave it alone.
     pub fn known_ids(&self) -> Vec<i64> {
         self.known.keys().map(|id| id.0).collect()

@@ -19,8 +19,8 @@ use crate::schedule::{Dialect, Schedule, What, Whom};
 use crate::support::clock::set_clock;
 use crate::support::cluster::Cluster;
 use crate::support::pair::{REPLICA, Replication, wait_for_replica_in_commits};
+use crate::support::port::free_port;
 use crate::support::sim::SimProcess;
-use crate::support::site::free_port;
 use crate::template::{DAEMON, DATABASE, Stage};
 
 /// Where receipts are posted, in the simulator's and in every daemon's settings.

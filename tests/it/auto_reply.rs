@@ -4,7 +4,8 @@ use serde_json::json;
 
 use crate::inbox::{LISTENING, form, post, site, write};
 use crate::support::daemon::Daemon;
-use crate::support::site::{LIMIT, Lines, Site, free_port, insert};
+use crate::support::port::free_port;
+use crate::support::site::{LIMIT, Lines, Site, insert};
 
 const NUMBER: &str = "353871234567";
 const REPLIES: &str = "[inbox.auto_reply]\nInfo = \"opening_hours\"\n";

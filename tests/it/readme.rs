@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use crate::support::daemon::Daemon;
+use crate::support::port::free_port;
 use crate::support::postgres::{TestDb, cluster, connect, in_full};
 use crate::support::sim::SimProcess;
 use crate::support::{eventually, files_below, repository};
@@ -66,10 +66,6 @@ fn first_cells(text: &str, heading: &str) -> BTreeSet<String> {
     let rows = section.lines().skip_while(|line| !line.starts_with("|--"));
     let cells = rows.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     cells.map(str::to_owned).collect()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// Secrets in files that others cannot read, as the README has them.

@@ -174,13 +174,11 @@ impl Dispatch {
         }
     }
 
-    /// What a gateway refused one after another before it was stopped is queued again, once nothing of it is under way.
+    /// What a gateway refused one after another before it was stopped is queued again, as soon as the refusals stand in
+    /// the rows, be the gateway still stopped or not.
     fn give_back_refused(&mut self, index: GatewayIndex) {
-        let run = &mut self.gateways[index];
-        if !matches!(run.health.state(), State::Stopped { .. }) || self.plan.under_way(index) > 0 {
-            return;
-        }
-        let refused = run.health.take_refused();
+        let flights = &self.flights;
+        let refused = self.gateways[index].health.take_refused(|id| !flights.contains_key(&id));
         if refused.is_empty() {
             return;
         }
@@ -246,9 +244,11 @@ impl Dispatch {
     pub(super) fn resume_gateway(&mut self, name: &str) {
         let Some(index) = self.gateways.iter().position(|run| &*run.name == name) else { return };
         info!(gateway = name, "a person said go on");
+        let plan = &self.plan;
+        let not_answered = self.flights.iter().filter(|(_, flight)| !flight.answered).map(|(id, _)| *id);
         let run = &mut self.gateways[index];
         run.gateway.reset();
-        run.health.resume();
+        run.health.resume(not_answered.filter(|id| plan.gateway_of(*id) == Some(index)));
         self.open(index);
     }
 

@@ -9,7 +9,7 @@ use crate::daemons::Slot;
 use crate::faults::last;
 use crate::schedule::{Event, What};
 use crate::support::cluster::Cluster;
-use crate::support::site::free_port;
+use crate::support::port::free_port;
 use crate::template::{DAEMON, DATABASE};
 use crate::world::{World, config};
 

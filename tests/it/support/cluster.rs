@@ -17,8 +17,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::eventually;
+use super::port::free_port;
 use super::postgres::connect;
-use super::site::free_port;
 
 /// Above what starting, stopping or crash recovery takes on a slow, busy machine.
 const LIMIT: Duration = Duration::from_secs(60);

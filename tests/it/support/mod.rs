@@ -12,6 +12,7 @@ pub(crate) mod daemon;
 pub(crate) mod figures;
 pub(crate) mod pair;
 pub(crate) mod pgbouncer;
+pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod sim;
 pub(crate) mod site;

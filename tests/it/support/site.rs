@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,6 +11,7 @@ use super::books::{Committed, Counted};
 use super::cluster::Cluster;
 use super::daemon::Daemon;
 use super::eventually;
+use super::port::free_port;
 use super::postgres::{TestDb, in_full};
 use super::sim::SimProcess;
 use super::wire::Wire;
@@ -406,19 +405,4 @@ impl Counts {
     pub(crate) fn only(&self, statuses: &[&str]) -> bool {
         self.0.keys().all(|status| statuses.contains(&status.as_str()))
     }
-}
-
-/// A port below those that the kernel gives to outgoing connections, and below those of the test cluster. Never the
-/// same twice in one process, for what is to listen there may start later.
-pub(crate) fn free_port() -> u16 {
-    static ASKED: AtomicU32 = AtomicU32::new(0);
-    let start = std::process::id() % 9_000;
-    for _ in 0..1_000 {
-        let offset = ASKED.fetch_add(1, Ordering::Relaxed);
-        let port = u16::try_from(10_000 + (start + offset * 7) % 9_000).expect("below 19,000");
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port between 10,000 and 19,000");
 }
