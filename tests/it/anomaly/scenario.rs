@@ -99,12 +99,9 @@ impl Stage {
             Err(what) => Err(what),
         };
         match played {
-            Ok(unknown) => Ok(Run {
-                requests: self.requests().await - requests,
-                touched,
-                unknown,
-                seen: wire.seen(),
-            }),
+            Ok(unknown) => {
+                Ok(Run { requests: self.requests().await - requests, touched, unknown, seen: wire.seen() })
+            }
             Err(what) => {
                 let rows = self.shown_rows().await;
                 let log = daemon.log();
@@ -255,7 +252,10 @@ impl Stage {
                 _ => false,
             };
             if !fits {
-                wrong.push(format!("row {id} is {status} ({code}: {reason}), sent {times} times, expected {:?}", expected.get(&id)));
+                wrong.push(format!(
+                    "row {id} is {status} ({code}: {reason}), sent {times} times, expected {:?}",
+                    expected.get(&id)
+                ));
             }
         }
         if unknown > 1 {

@@ -154,6 +154,7 @@ impl Site {
     }
 }
 
+#[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 

@@ -210,6 +210,11 @@ impl Cluster {
         self.port
     }
 
+    /// The postmaster.
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.as_ref().expect("it runs").id()
+    }
+
     /// Where its socket is.
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().to_path_buf()
@@ -299,6 +304,7 @@ impl Succeed for Command {
     }
 }
 
+#[cfg(test)]
 mod tests {
     use super::{Cluster, Stop};
 

@@ -91,6 +91,7 @@ impl Pair {
     }
 }
 
+#[cfg(test)]
 mod tests {
     use super::{Pair, Replication};
 
