@@ -16,6 +16,9 @@ endif
 # What cargo-deny can judge without the advisory database: `cargo deny check advisories` needs a network.
 DENY := $(shell command -v cargo-deny)
 
+# The first of the twenty schedules of faults that `make test` plays: always the same ones. `make chaos` takes new ones.
+CHAOS_SEED ?= 1
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +46,13 @@ check: ## judge the code without running it: format, lints, documentation, licen
 test: needs check ## all that continuous integration runs: check, then every test beside a throwaway PostgreSQL
 	tests/with-postgres $(RUN_TESTS)
 	$(CARGO) test --locked --doc --quiet
+	$(CARGO) test --locked --test chaos -- --self-check
+	$(CARGO) test --locked --test chaos -- --seed $(CHAOS_SEED) --schedules 20
+
+.PHONY: chaos
+chaos: needs ## play random faults and compare the books (SEED=7 SCHEDULES=200 DURATION=10m ONLY=gateway MESSAGES=3000)
+	$(CARGO) test --locked --release --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) \
+		--schedules $(or $(SCHEDULES),200) $(if $(ONLY),--only $(ONLY)) $(if $(MESSAGES),--messages $(MESSAGES))
 
 .PHONY: test-matrix
 test-matrix: needs ## every test with PostgreSQL 14 to 18 one after the other (needs npm; MAJORS="14 18" for some)
@@ -55,3 +65,11 @@ demo: ## watch messages travel from INSERT to delivered on private servers (KEEP
 .PHONY: drain
 drain: needs release ## print how fast a queue drains on this machine, and what the daemon needs (figures, not a test)
 	tests/with-postgres tests/drain
+
+.PHONY: receipt-flood
+receipt-flood: needs release ## print how many receipts a second are taken, and what sending loses (ROWS=1000000 CALLERS=256)
+	tests/with-postgres tests/receipt-flood $(or $(ROWS),100000) $(or $(CALLERS),256)
+
+.PHONY: fuzz
+fuzz: ## look for bytes from outside that break a promise (nightly, cargo-fuzz; SECONDS_EACH=60 TARGETS="row config")
+	@SECONDS_EACH='$(SECONDS_EACH)' tests/fuzz/run $(TARGETS)

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::config;
-use crate::message::{AttemptNo, Encoding, MessageId, OutboxRow, Outgoing, Refusal};
+use crate::message::{AttemptNo, Encoding, MessageId, OutboxRow, Outgoing, Refusal, TemplateRow};
 use crate::text::msisdn::{self, NumberPlan};
 use crate::text::template::{MAX_BYTES, Params, Template, TemplateError};
 use crate::text::{code, gsm, segments, sender, shown, transliterate};
@@ -26,7 +26,13 @@ pub struct Composer {
 #[derive(Debug, Clone, Default)]
 pub struct Templates {
     /// By name, then by language in the form of [`language_key`]; the empty language is the default.
-    by_name: BTreeMap<String, BTreeMap<String, Result<Template, TemplateError>>>,
+    by_name: BTreeMap<String, BTreeMap<String, Stored>>,
+}
+
+#[derive(Debug, Clone)]
+struct Stored {
+    template: Result<Template, TemplateError>,
+    transactional: bool,
 }
 
 /// A message but for what only the attempt can give it.
@@ -38,6 +44,8 @@ pub struct Draft {
     pub sender: String,
     pub encoding: Encoding,
     pub segments: i16,
+    /// Its template says that people who opted out get it too.
+    pub transactional: bool,
 }
 
 /// Numbers and texts of real people stay out of logs, so `Debug` shows neither.
@@ -53,7 +61,7 @@ impl fmt::Debug for Draft {
 
 impl Draft {
     pub fn into_outgoing(self, id: MessageId, attempt: AttemptNo, gateway_ref: String) -> Outgoing {
-        let Draft { recipient, text, sender, encoding, segments } = self;
+        let Draft { recipient, text, sender, encoding, segments, transactional: _ } = self;
         Outgoing { id, attempt, recipient, text, sender, encoding, segments, gateway_ref }
     }
 }
@@ -66,9 +74,10 @@ impl Composer {
     pub fn compose(&self, row: &OutboxRow) -> Result<Draft, Refusal> {
         let recipient = self.recipient(row.recipient.as_deref())?;
         let sender = sender::choose(row.sender.as_deref(), self.text.default_sender.as_deref())?.to_owned();
-        let text = self.spelling(clean(&self.wording(row)?)?);
+        let (wording, transactional) = self.wording(row)?;
+        let text = self.spelling(clean(&wording)?);
         let (encoding, segments) = self.size(&text)?;
-        Ok(Draft { recipient, text, sender, encoding, segments })
+        Ok(Draft { recipient, text, sender, encoding, segments, transactional })
     }
 
     fn recipient(&self, written: Option<&str>) -> Result<String, Refusal> {
@@ -78,11 +87,11 @@ impl Composer {
         msisdn::normalise(written, plan)
     }
 
-    /// The body as it stands, or the template filled in.
+    /// The body as it stands, or the template filled in and whether that is transactional.
     ///
     /// An empty text in a column is what some programs write for "none", so an empty body beside a template does no
     /// harm. Alone it is a body that is empty.
-    fn wording<'a>(&self, row: &'a OutboxRow) -> Result<Cow<'a, str>, Refusal> {
+    fn wording<'a>(&self, row: &'a OutboxRow) -> Result<(Cow<'a, str>, bool), Refusal> {
         let template = row.template.as_deref().map(str::trim).filter(|name| !name.is_empty());
         match (row.body.as_deref(), template) {
             (None, None) => {
@@ -96,11 +105,11 @@ impl Composer {
                 code::TOO_LONG,
                 format!("the body has {} bytes; more than {MAX_BYTES} are not looked at", body.len()),
             )),
-            (Some(body), None) => Ok(Cow::Borrowed(body)),
+            (Some(body), None) => Ok((Cow::Borrowed(body), false)),
             (_, Some(name)) => {
-                let template = self.templates.find(name, row.language.as_deref())?;
+                let (template, transactional) = self.templates.find(name, row.language.as_deref())?;
                 let params = Params::parse(row.params.as_deref().unwrap_or_default())?;
-                template.render(&params).map(Cow::Owned)
+                Ok((Cow::Owned(template.render(&params)?), transactional))
             }
         }
     }
@@ -111,6 +120,8 @@ impl Composer {
             && let Some(plain) = transliterate::to_gsm(&text)
             // What was nothing but invisible characters is sent as it came rather than as nothing.
             && !plain.trim().is_empty()
+            // A near spelling may be longer (`…` is three characters): where it would cost more, it is none.
+            && segments::measure(&plain).segments <= segments::measure(&text).segments
         {
             return plain;
         }
@@ -159,13 +170,13 @@ fn clean(text: &str) -> Result<Cow<'_, str>, Refusal> {
 }
 
 impl Templates {
-    /// Takes name, language and body of each template; the empty language is the default. Of two rows for one name
-    /// and language (`en-IE` and `en_ie`) the later counts.
-    pub fn new(rows: Vec<(String, String, String)>) -> Templates {
+    /// Of two rows for one name and language (`en-IE` and `en_ie`) the later counts.
+    pub fn new(rows: Vec<TemplateRow>) -> Templates {
         let mut templates = Templates::default();
-        for (name, language, body) in rows {
-            let languages = templates.by_name.entry(name.trim().to_owned()).or_default();
-            languages.insert(language_key(&language), Template::parse(&body));
+        for row in rows {
+            let languages = templates.by_name.entry(row.name.trim().to_owned()).or_default();
+            let stored = Stored { template: Template::parse(&row.body), transactional: row.transactional };
+            languages.insert(language_key(&row.language), stored);
         }
         templates
     }
@@ -173,15 +184,15 @@ impl Templates {
     /// Name, language and error of each template that cannot be used: a person should see them before a row does.
     pub fn errors(&self) -> impl Iterator<Item = (&str, &str, &TemplateError)> {
         self.by_name.iter().flat_map(|(name, languages)| {
-            languages.iter().filter_map(move |(language, template)| {
-                let error = template.as_ref().err()?;
+            languages.iter().filter_map(move |(language, stored)| {
+                let error = stored.template.as_ref().err()?;
                 Some((name.as_str(), language.as_str(), error))
             })
         })
     }
 
     /// Looks for `en-IE`, then `en`, then the default.
-    fn find(&self, name: &str, language: Option<&str>) -> Result<&Template, Refusal> {
+    fn find(&self, name: &str, language: Option<&str>) -> Result<(&Template, bool), Refusal> {
         let Some(languages) = self.by_name.get(name) else {
             return Err(Refusal::new(
                 code::UNKNOWN_TEMPLATE,
@@ -190,13 +201,14 @@ impl Templates {
         };
         let mut wanted = language_key(language.unwrap_or_default());
         loop {
-            if let Some(template) = languages.get(&wanted) {
-                return template.as_ref().map_err(|error| {
-                    Refusal::new(
+            if let Some(Stored { template, transactional }) = languages.get(&wanted) {
+                return match template {
+                    Ok(template) => Ok((template, *transactional)),
+                    Err(error) => Err(Refusal::new(
                         code::BAD_TEMPLATE,
                         format!("the template {} is wrong: {error}", shown(name)),
-                    )
-                });
+                    )),
+                };
             }
             if wanted.is_empty() {
                 break;

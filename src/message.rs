@@ -168,6 +168,11 @@ impl Position {
     }
 }
 
+/// When a row was inserted, in microseconds as PostgreSQL counts them. With the id it tells a message from another that is
+/// given the same id later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreatedAt(pub i64);
+
 /// The row's `xmin`: changes whenever anybody updates the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowVersion(pub u32);
@@ -179,6 +184,8 @@ pub struct OutboxRow {
     pub version: RowVersion,
     pub lane: Lane,
     pub send_after_us: i64,
+    /// With the id, tells the message from another that was given the same id later.
+    pub row_made: CreatedAt,
     /// Attempts made so far; the next one is `attempts + 1`.
     pub attempts: AttemptNo,
     pub recipient: Option<String>,
@@ -207,6 +214,17 @@ impl fmt::Debug for OutboxRow {
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()
     }
+}
+
+/// A template as it stands in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateRow {
+    pub name: String,
+    /// Empty: the default.
+    pub language: String,
+    pub body: String,
+    /// Also for people who opted out.
+    pub transactional: bool,
 }
 
 /// A message ready for a gateway: number normalised, text rendered, encoding chosen.
@@ -266,7 +284,7 @@ impl Refusal {
 }
 
 /// Random per takeover of leadership, and kept in every wave: 40 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Nonce(u64);
 
 impl Nonce {
@@ -294,7 +312,7 @@ impl Nonce {
 ///
 /// The id finds the row by primary key. The nonce keeps an id that was used again after a failover that lost
 /// commits from being mistaken for the old one. The attempt tells a resend from the first try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NotifyRef {
     pub id: MessageId,
     pub nonce: Nonce,

@@ -2,6 +2,7 @@
 //!
 //! Pure: the engine tells a [`Health`] what each attempt came to and what time it is, and does what it answers.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -65,6 +66,12 @@ pub struct Health {
     /// Pauses in a row, for the length of the next one.
     pauses: u32,
     refusals: Refusals,
+    /// What was refused in the row that stopped the gateway. Outlives the stop: who says go on at once does not mean that
+    /// these are to be lost.
+    to_give_back: Vec<(MessageId, String)>,
+    /// What was under way when a person said go on to a gateway that refused everything: may still be refused for the
+    /// cause that has been mended.
+    left_before: HashSet<MessageId>,
 }
 
 /// Refusals in a row for one reason.
@@ -77,7 +84,15 @@ struct Refusals {
 
 impl Health {
     pub fn new(limits: Limits) -> Health {
-        Health { limits, state: State::Open, failures: 0, pauses: 0, refusals: Refusals::default() }
+        Health {
+            limits,
+            state: State::Open,
+            failures: 0,
+            pauses: 0,
+            refusals: Refusals::default(),
+            to_give_back: Vec::new(),
+            left_before: HashSet::new(),
+        }
     }
 
     pub fn state(&self) -> &State {
@@ -96,7 +111,12 @@ impl Health {
         now: Moment,
         jitter: f64,
     ) -> Change {
+        let left_before = self.left_before.remove(&message.0);
         match verdict {
+            Verdict::Rejected { .. } if left_before => {
+                self.to_give_back.push((message.0, message.1.to_owned()));
+                Change::None
+            }
             Verdict::Accepted { .. } => {
                 self.failures = 0;
                 self.pauses = 0;
@@ -188,8 +208,16 @@ impl Health {
         Change::Wait
     }
 
-    /// A person says go on.
-    pub fn resume(&mut self) {
+    /// The gateway said later what makes it useless until a person acts.
+    pub fn stop_for(&mut self, cause: DeferCause, reason: &str) -> Change {
+        self.stop(cause.as_str(), reason.to_owned())
+    }
+
+    /// A person says go on. `under_way`: what the gateway has not answered yet.
+    pub fn resume(&mut self, under_way: impl Iterator<Item = MessageId>) {
+        if self.refuses() {
+            self.left_before.extend(under_way);
+        }
         self.state = State::Open;
         self.failures = 0;
         self.pauses = 0;
@@ -201,12 +229,9 @@ impl Health {
         self.pauses
     }
 
-    /// The messages that were refused in the row that stopped the gateway.
-    pub fn take_refused(&mut self) -> Vec<(MessageId, String)> {
-        std::mem::take(&mut self.refusals.messages)
-            .into_iter()
-            .map(|(id, reference, _)| (id, reference))
-            .collect()
+    /// The messages that were refused in the row that stopped the gateway, as far as their results are recorded.
+    pub fn take_refused(&mut self, recorded: impl Fn(MessageId) -> bool) -> Vec<(MessageId, String)> {
+        self.to_give_back.extract_if(.., |(id, _)| recorded(*id)).collect()
     }
 
     /// Stopped because it refused everything.
@@ -232,18 +257,23 @@ impl Health {
         self.refusals.count += 1;
         self.refusals.messages.retain(|(_, _, at)| now.since(*at) < REFUSAL_MEMORY);
         self.refusals.messages.push((message.0, message.1.to_owned(), now));
-        match &self.state {
+        let change = if self.refuses() {
             // Answers to what was under way when it stopped: given back as well.
-            State::Stopped { code: GATEWAY_REFUSES, .. } => Change::Stop,
-            _ if self.refusals.count >= self.limits.stop_after_refusals => {
-                let reason = format!(
-                    "refused {} messages in a row for the same reason: {}",
-                    self.refusals.count, self.refusals.reason
-                );
-                self.stop(GATEWAY_REFUSES, reason)
-            }
-            _ => Change::None,
+            Change::Stop
+        } else if self.refusals.count >= self.limits.stop_after_refusals {
+            let reason = format!(
+                "refused {} messages in a row for the same reason: {}",
+                self.refusals.count, self.refusals.reason
+            );
+            self.stop(GATEWAY_REFUSES, reason)
+        } else {
+            Change::None
+        };
+        if self.refuses() {
+            let refused = self.refusals.messages.drain(..);
+            self.to_give_back.extend(refused.map(|(id, reference, _)| (id, reference)));
         }
+        change
     }
 
     fn failed(&mut self, retry_after: Option<Duration>, reason: &str, now: Moment, jitter: f64) -> Change {
@@ -381,7 +411,7 @@ mod tests {
             Change::Stop,
             "was under way"
         );
-        let ids: Vec<i64> = health.take_refused().iter().map(|(id, _)| id.0).collect();
+        let ids: Vec<i64> = health.take_refused(|_| true).iter().map(|(id, _)| id.0).collect();
         assert_eq!(ids, [1, 2, 3, 4]);
     }
 
@@ -393,8 +423,25 @@ mod tests {
         }
         assert_eq!(see(&mut health, &rejected("no such number"), 4, at(1)), Change::None);
         assert_eq!(see(&mut health, &accepted(), 5, at(1)), Change::None);
-        let ids: Vec<i64> = health.take_refused().iter().map(|(id, _)| id.0).collect();
+        let ids: Vec<i64> = health.take_refused(|_| true).iter().map(|(id, _)| id.0).collect();
         assert_eq!(ids, [1, 2, 3]);
+    }
+
+    #[test]
+    fn who_says_go_on_before_the_refusals_are_recorded_does_not_lose_them() {
+        let mut health = Health::new(LIMITS);
+        for id in 1..=3 {
+            see(&mut health, &rejected("account blocked"), id, at(0));
+        }
+        assert_eq!(health.take_refused(|id| id.0 == 2).len(), 1, "the others are not recorded yet");
+        health.resume([MessageId(4)].into_iter());
+        see(&mut health, &accepted(), 9, at(0));
+        see(&mut health, &rejected("account blocked"), 4, at(0));
+        see(&mut health, &rejected("account blocked"), 5, at(0));
+        let ids: Vec<i64> = health.take_refused(|_| true).iter().map(|(id, _)| id.0).collect();
+        assert_eq!(ids, [1, 3, 4], "5 left after the person had spoken");
+        see(&mut health, &rejected("account blocked"), 4, at(0));
+        assert!(health.take_refused(|_| true).is_empty(), "once is enough");
     }
 
     #[test]
@@ -416,7 +463,7 @@ mod tests {
         see(&mut health, &rejected("barred"), 1, at(0));
         see(&mut health, &rejected("barred"), 2, at(100));
         assert_eq!(see(&mut health, &rejected("barred"), 3, at(101)), Change::Stop);
-        assert_eq!(health.take_refused().len(), 2);
+        assert_eq!(health.take_refused(|_| true).len(), 2);
     }
 
     #[test]
@@ -446,7 +493,7 @@ mod tests {
             let mut health = Health::new(LIMITS);
             assert_eq!(see(&mut health, &deferred(cause, None), 1, at(0)), Change::Stop);
             assert_eq!(health.next_at(), None, "no pause ends it");
-            health.resume();
+            health.resume([].into_iter());
             assert!(health.is_open());
         }
     }

@@ -26,7 +26,12 @@ pub fn init(log: &Log) -> Result<(), ConfigError> {
             "a level (error, warn, info, debug, trace), or \"info,outboxd::gateway=debug\"",
         )
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost. The library would say so on the very stderr that took no line, and panic
+    // when that fails too: a full disk under the log must not end the task that had something to say.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let admitted = filter_fn(|about| is_ours(about.target(), *about.level()));
     let installed = if log.json {
         let json = builder.json().flatten_event(true).with_current_span(true).with_span_list(false);

@@ -71,6 +71,23 @@ pub struct Receipt {
     /// The NotifyId that came back, as it came.
     pub gateway_ref: String,
     pub delivered: bool,
+    /// How many SMS the message became, and what became of them.
+    pub parts: Option<Parts>,
     /// The gateway's time of the event, microseconds since 1970, if it could be read.
     pub at_us: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    pub to_send: u32,
+    pub sent: u32,
+    pub failed: u32,
+}
+
+impl Receipt {
+    /// It says "not delivered" only because parts are still to come: none has failed, and some have arrived.
+    pub fn is_interim(&self) -> bool {
+        let waiting = |parts: Parts| parts.failed == 0 && parts.sent > 0 && parts.sent < parts.to_send;
+        !self.delivered && self.parts.is_some_and(waiting)
+    }
 }

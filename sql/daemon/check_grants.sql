@@ -13,6 +13,8 @@ FROM (VALUES
     ('sms', 'outbox', '{SELECT,INSERT,UPDATE}'::text[]),
     ('sms', 'template', '{SELECT}'),
     ('sms', 'health', '{SELECT}'),
+    ('sms', 'inbox', '{SELECT,INSERT}'),
+    ('sms', 'opt_out', '{SELECT,INSERT,UPDATE}'),
     ('outboxd', 'migration', '{SELECT}'),
     ('outboxd', 'leader', '{SELECT,UPDATE}'),
     ('outboxd', 'daemon', '{SELECT,INSERT,UPDATE,DELETE}'),
@@ -20,6 +22,8 @@ FROM (VALUES
     ('outboxd', 'attempt', '{SELECT,INSERT,UPDATE,DELETE}'),
     ('outboxd', 'gateway', '{SELECT,INSERT,UPDATE,DELETE}'),
     ('outboxd', 'alarm', '{SELECT,INSERT,UPDATE,DELETE}'),
+    ('outboxd', 'number_plan', '{SELECT,UPDATE}'),
+    ('outboxd', 'receipt_watch', '{SELECT,UPDATE}'),
     ('outboxd', 'register', '{SELECT,UPDATE}')
 ) AS w(schema_name, object, privileges)
 CROSS JOIN LATERAL unnest(w.privileges) AS p(privilege)
@@ -33,7 +37,9 @@ UNION ALL
 SELECT n.nspname || '.' || f.proname || '()', 'EXECUTE'
 FROM pg_proc AS f
 JOIN pg_namespace AS n ON n.oid = f.pronamespace
-WHERE n.nspname = 'sms'
-    AND f.proname IN ('cancel', 'retry', 'hold', 'resume')
+WHERE (n.nspname, f.proname) IN (
+        ('sms', 'cancel'), ('sms', 'retry'), ('sms', 'hold'), ('sms', 'resume'), ('outboxd', 'may_become'),
+        ('outboxd', 'auto_reply')
+    )
     AND NOT has_function_privilege(f.oid, 'EXECUTE')
 ORDER BY 1, 2

@@ -4,7 +4,8 @@
 -- Locks: none. Called by outboxd check.
 SELECT w.name
 FROM unnest(ARRAY[
-    'outbox_pkey', 'outbox_queued', 'outbox_expiring', 'outbox_unresolved', 'outbox_held', 'outbox_client_ref'
+    'outbox_pkey', 'outbox_queued', 'outbox_expiring', 'outbox_unresolved', 'outbox_held', 'outbox_client_ref',
+    'outbox_sent', 'outbox_overdue'
 ]) AS w(name)
 WHERE NOT EXISTS (
     SELECT FROM pg_index AS i

@@ -1,20 +1,40 @@
 -- outboxd: leader_take
 -- Begins a new epoch. Waits for waves of the old one that are being committed, so that reading the waves afterwards
 -- sees them all.
--- $1 nonce text, $2 instance text, $3 system_identifier bigint, $4 timeline integer,
--- $5 hold reason text or NULL: this is not the database that messages were last sent from
--- Columns: epoch, held, held_reason. Locks: the leader row. Called at takeover, under the leader's advisory lock.
+-- $1 instance text, $2 system_identifier bigint, $3 timeline integer,
+-- $4 hold reason text or NULL: this is not the database that messages were last sent from,
+-- $5 uncertain boolean: nobody could tell what the failover lost
+-- Columns: epoch, held, held_reason, uncertain_before, uncertain_due. Locks: the leader row. Called at takeover, under
+-- the leader's advisory lock.
 UPDATE outboxd.leader AS l
-SET epoch = l.epoch + 1,
-    nonce = $1,
-    daemon = $2,
+SET epoch = l.epoch + CASE
+        WHEN l.system_identifier IS NULL OR (l.system_identifier, l.timeline) = ($2, $3) THEN 1
+        -- Epochs that were begun in what the failover lost must not be begun again.
+        ELSE 1000
+    END,
+    daemon = $1,
     took_over_at = now(),
     -- What is stored stays until a person adopts the change.
-    system_identifier = CASE WHEN $5::text IS NULL AND l.held_code IS DISTINCT FROM 'database_changed' THEN $3 ELSE l.system_identifier END,
-    timeline = CASE WHEN $5::text IS NULL AND l.held_code IS DISTINCT FROM 'database_changed' THEN $4 ELSE l.timeline END,
-    held = l.held OR $5::text IS NOT NULL,
-    held_code = CASE WHEN $5::text IS NOT NULL THEN 'database_changed' ELSE l.held_code END,
-    held_reason = coalesce($5::text, l.held_reason),
-    held_by = CASE WHEN $5::text IS NOT NULL THEN $2 ELSE l.held_by END,
-    held_at = CASE WHEN $5::text IS NOT NULL THEN now() ELSE l.held_at END
-RETURNING l.epoch, l.held, l.held_reason
+    system_identifier = CASE WHEN $4::text IS NULL AND l.held_code IS DISTINCT FROM 'database_changed' THEN $2 ELSE l.system_identifier END,
+    timeline = CASE WHEN $4::text IS NULL AND l.held_code IS DISTINCT FROM 'database_changed' THEN $3 ELSE l.timeline END,
+    held = l.held OR $4::text IS NOT NULL,
+    held_code = CASE WHEN $4::text IS NOT NULL THEN 'database_changed' ELSE l.held_code END,
+    held_reason = coalesce($4::text, l.held_reason),
+    held_by = CASE WHEN $4::text IS NOT NULL THEN $1 ELSE l.held_by END,
+    held_at = CASE WHEN $4::text IS NOT NULL THEN now() ELSE l.held_at END,
+    -- What was created on the old primary is no younger than the last commit that came from there, by its clock, which may
+    -- be ahead of ours. A second more: the times of commits are not quite in the order of the commits. Restarted since,
+    -- the server does not know it any more.
+    uncertain_before = CASE
+        WHEN $5 THEN coalesce(pg_last_xact_replay_timestamp() + interval '1 second', now())
+        ELSE l.uncertain_before
+    END,
+    uncertain_due = CASE WHEN $5 THEN 'infinity' ELSE l.uncertain_due END,
+    uncertain_since = CASE WHEN $5 THEN now() ELSE l.uncertain_since END,
+    -- Nobody, if an earlier failover is not settled either: that one of the two speaks would not do.
+    uncertain_leader = CASE
+        WHEN NOT $5 THEN l.uncertain_leader
+        WHEN l.uncertain_before IS NULL THEN l.daemon
+    END
+WHERE outboxd.expect_timeline($3)
+RETURNING l.epoch, l.held, l.held_reason, l.uncertain_before, l.uncertain_due

@@ -7,6 +7,14 @@ SELECT
     OR NOT EXISTS (
         SELECT FROM pg_locks AS l
         WHERE l.locktype = 'relation'
+            AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
             AND l.relation = 'sms.outbox'::regclass
-            AND l.virtualtransaction = ANY ($2)
+            AND (
+                l.virtualtransaction = ANY ($2)
+                -- Prepared: it has another name now, no process, and did not ring, or it could not have been prepared.
+                OR (
+                    l.pid IS NULL
+                    AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+                )
+            )
     )

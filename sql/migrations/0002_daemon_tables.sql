@@ -7,7 +7,6 @@
 CREATE TABLE outboxd.leader (
     one               boolean PRIMARY KEY DEFAULT true CONSTRAINT leader_is_one_row CHECK (one),
     epoch             bigint NOT NULL DEFAULT 0,
-    nonce             text,
     daemon            text,
     took_over_at      timestamptz,
     held              boolean NOT NULL DEFAULT false,
@@ -16,7 +15,11 @@ CREATE TABLE outboxd.leader (
     held_by           text,
     held_at           timestamptz,
     system_identifier bigint,
-    timeline          integer
+    timeline          integer,
+    uncertain_before  timestamptz,
+    uncertain_due     timestamptz,
+    uncertain_since   timestamptz,
+    uncertain_leader  text
 ) WITH (fillfactor = 10);
 
 INSERT INTO outboxd.leader DEFAULT VALUES;
@@ -24,7 +27,6 @@ INSERT INTO outboxd.leader DEFAULT VALUES;
 COMMENT ON TABLE outboxd.leader IS 'One row: which daemon may send. Every wave locks it FOR SHARE and compares the epoch.';
 COMMENT ON COLUMN outboxd.leader.one IS 'Always true: keeps the table to one row.';
 COMMENT ON COLUMN outboxd.leader.epoch IS 'Grows with every change of leadership; a wave of an older epoch is refused.';
-COMMENT ON COLUMN outboxd.leader.nonce IS 'Random text of this epoch, part of every NotifyId sent in it.';
 COMMENT ON COLUMN outboxd.leader.daemon IS 'Instance that leads, see outboxd.daemon.';
 COMMENT ON COLUMN outboxd.leader.took_over_at IS 'When this epoch began.';
 COMMENT ON COLUMN outboxd.leader.held IS 'True: nothing is sent until a person says so (sms.resume(), outboxd adopt).';
@@ -34,6 +36,35 @@ COMMENT ON COLUMN outboxd.leader.held_by IS 'Role or daemon that held it.';
 COMMENT ON COLUMN outboxd.leader.held_at IS 'Since when.';
 COMMENT ON COLUMN outboxd.leader.system_identifier IS 'Identity of the PostgreSQL cluster that messages are sent from; a copy restored elsewhere differs.';
 COMMENT ON COLUMN outboxd.leader.timeline IS 'Timeline of that cluster; grows with every promotion of a replica or recovery from a backup.';
+COMMENT ON COLUMN outboxd.leader.uncertain_before IS 'After a failover of which nobody could tell what it lost: messages created until then may have been sent although they are queued.';
+COMMENT ON COLUMN outboxd.leader.uncertain_due IS 'Of those, the ones that are due until then are set aside for a person: all of them, until outboxd adopt.';
+COMMENT ON COLUMN outboxd.leader.uncertain_since IS 'When the first leader after that failover took over.';
+COMMENT ON COLUMN outboxd.leader.uncertain_leader IS 'Instance that led before that failover, see outboxd.daemon. NULL: there were two failovers, and a person must decide.';
+
+-- A failover or a recovery begins another timeline; a standby has none of its own.
+CREATE FUNCTION outboxd.timeline() RETURNS integer
+LANGUAGE sql VOLATILE
+AS $$
+    SELECT ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::pg_catalog.bit(32)::integer
+$$;
+
+COMMENT ON FUNCTION outboxd.timeline() IS 'Timeline that this server writes.';
+
+-- A daemon may be connected to two servers at once: the present primary, and an old one that came back. What it writes
+-- into the wrong one would be lost.
+CREATE FUNCTION outboxd.expect_timeline(expected integer) RETURNS boolean
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    IF expected <> outboxd.timeline() THEN
+        RAISE EXCEPTION 'this server is on timeline %, and timeline % was expected', outboxd.timeline(), expected
+            USING ERRCODE = 'OB001';
+    END IF;
+    RETURN true;
+END
+$$;
+
+COMMENT ON FUNCTION outboxd.expect_timeline(integer) IS 'True, or an error if this is not the server that a statement was meant for. NULL: any will do.';
 
 CREATE TABLE outboxd.daemon (
     instance   text PRIMARY KEY,
@@ -42,7 +73,12 @@ CREATE TABLE outboxd.daemon (
     version    text NOT NULL,
     role       text NOT NULL CONSTRAINT daemon_role_known CHECK (role IN ('leader', 'standby')),
     started_at timestamptz NOT NULL,
-    seen_at    timestamptz NOT NULL DEFAULT now()
+    seen_at    timestamptz NOT NULL DEFAULT now(),
+    beat       bigint NOT NULL DEFAULT 0,
+    timeline   integer NOT NULL DEFAULT outboxd.timeline(),
+    vouches    boolean NOT NULL DEFAULT true,
+    seen_before timestamptz,
+    left_at    timestamptz
 ) WITH (fillfactor = 50);
 
 COMMENT ON TABLE outboxd.daemon IS 'The daemons at work on this outbox, one of them leading, each with its last sign of life.';
@@ -53,6 +89,11 @@ COMMENT ON COLUMN outboxd.daemon.version IS 'Its version.';
 COMMENT ON COLUMN outboxd.daemon.role IS 'leader or standby.';
 COMMENT ON COLUMN outboxd.daemon.started_at IS 'When it started.';
 COMMENT ON COLUMN outboxd.daemon.seen_at IS 'Its last heartbeat.';
+COMMENT ON COLUMN outboxd.daemon.beat IS 'Its own clock then: what it had recorded by that time is in every database that holds this.';
+COMMENT ON COLUMN outboxd.daemon.timeline IS 'Timeline of the database that has all it knows. Behind outboxd.timeline(): after the failover it has said nothing yet.';
+COMMENT ON COLUMN outboxd.daemon.vouches IS 'False: it did not remember as far back as the last failover went.';
+COMMENT ON COLUMN outboxd.daemon.seen_before IS 'Its last heartbeat before the last failover. NULL: it was not there.';
+COMMENT ON COLUMN outboxd.daemon.left_at IS 'When it stopped in good order, with everything recorded.';
 
 CREATE TABLE outboxd.wave (
     epoch      bigint NOT NULL,
@@ -61,6 +102,7 @@ CREATE TABLE outboxd.wave (
     nonce      text NOT NULL,
     ids        bigint[] NOT NULL,
     attempts   integer[] NOT NULL,
+    rows_made  timestamptz[] NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (epoch, seq)
 );
@@ -69,13 +111,15 @@ COMMENT ON TABLE outboxd.wave IS 'Attempts that may be under way: committed befo
 COMMENT ON COLUMN outboxd.wave.epoch IS 'Leadership under which the wave was committed.';
 COMMENT ON COLUMN outboxd.wave.seq IS 'Number of the wave within its epoch.';
 COMMENT ON COLUMN outboxd.wave.gateway IS 'Gateway that the messages go to.';
-COMMENT ON COLUMN outboxd.wave.nonce IS 'Nonce in the NotifyIds of the wave.';
+COMMENT ON COLUMN outboxd.wave.nonce IS 'Random text, part of every NotifyId of the wave: ids may be used again, this is not.';
 COMMENT ON COLUMN outboxd.wave.ids IS 'Messages of the wave. Empty: a wave whose commit was in doubt and that was given up.';
 COMMENT ON COLUMN outboxd.wave.attempts IS 'Number of the attempt, for each message.';
+COMMENT ON COLUMN outboxd.wave.rows_made IS 'created_at of each message: tells it from another that is given its id later.';
 COMMENT ON COLUMN outboxd.wave.created_at IS 'When the wave was committed.';
 
 CREATE TABLE outboxd.attempt (
     message_id  bigint NOT NULL,
+    row_made    timestamptz,
     attempt     integer NOT NULL,
     gateway     text,
     gateway_ref text,
@@ -88,6 +132,7 @@ CREATE INDEX attempt_message ON outboxd.attempt (message_id);
 
 COMMENT ON TABLE outboxd.attempt IS 'History of what did not go smoothly: attempts that were given up as unknown and sent again, results that no longer fitted their row.';
 COMMENT ON COLUMN outboxd.attempt.message_id IS 'sms.outbox.id';
+COMMENT ON COLUMN outboxd.attempt.row_made IS 'sms.outbox.created_at: with the id, which message it was.';
 COMMENT ON COLUMN outboxd.attempt.attempt IS 'Number of the attempt.';
 COMMENT ON COLUMN outboxd.attempt.gateway IS 'Gateway of the attempt.';
 COMMENT ON COLUMN outboxd.attempt.gateway_ref IS 'NotifyId of the attempt: a late receipt for it still finds its message.';
@@ -133,18 +178,9 @@ COMMENT ON COLUMN outboxd.alarm.cleared_at IS 'When its cause went away.';
 
 -- The register that tells the doorbell whether anybody needs to be woken: microseconds of the database's clock,
 -- positive while the daemon is awake until then, negative while it sleeps until then. A sequence, because setval
--- is not transactional and leaves no dead rows; unlogged where PostgreSQL can (15 and later), because it is
--- worthless after a crash anyway.
-DO $$
-BEGIN
-    IF pg_catalog.current_setting('server_version_num')::integer >= 150000 THEN
-        EXECUTE 'CREATE UNLOGGED SEQUENCE outboxd.register MINVALUE -9223372036854775807';
-    ELSE
-        EXECUTE 'CREATE SEQUENCE outboxd.register MINVALUE -9223372036854775807';
-    END IF;
-    PERFORM pg_catalog.setval('outboxd.register', 1);
-END
-$$;
+-- is not transactional and leaves no dead rows. Not an unlogged one, though it is worthless after a crash anyway: on a
+-- replica that is promoted PostgreSQL leaves that without a page, and nothing could be written into it for ever.
+CREATE SEQUENCE outboxd.register MINVALUE -9223372036854775807 START WITH 1;
 
 COMMENT ON SEQUENCE outboxd.register IS 'Is the daemon awake (positive) or asleep (negative), and until when: microseconds since 1970. Past that time: neither.';
 

@@ -39,7 +39,8 @@ CREATE TABLE sms.outbox (
         CONSTRAINT outbox_status_known CHECK (status IN (
             'queued', 'unknown', 'accepted', 'delivered', 'undelivered', 'failed', 'expired', 'cancelled')),
     held               boolean NOT NULL DEFAULT false,
-    attempts           integer NOT NULL DEFAULT 0,
+    attempts           integer NOT NULL DEFAULT 0
+        CONSTRAINT outbox_attempts_count CHECK (attempts BETWEEN 0 AND 2000000000),
     error_code         text,
     error              text,
     sent_via           text,
@@ -53,6 +54,8 @@ CREATE TABLE sms.outbox (
     -- Index predicates name these two instead of `status`, so that accepted -> delivered touches no index.
     queued             boolean GENERATED ALWAYS AS (status = 'queued' AND NOT held) STORED,
     unresolved         boolean GENERATED ALWAYS AS (status = 'unknown') STORED,
+    -- The one place before which there is none: the queue is read from there.
+    CONSTRAINT outbox_has_a_place CHECK (id > -9223372036854775808 OR send_after > '-infinity'),
     CONSTRAINT outbox_held_is_queued CHECK (NOT held OR status = 'queued'),
     CONSTRAINT outbox_final_has_time CHECK (
         (status IN ('delivered', 'undelivered', 'failed', 'expired', 'cancelled')) = (final_at IS NOT NULL))
@@ -95,7 +98,7 @@ COMMENT ON COLUMN sms.outbox.gateway_ref IS 'What the gateway was given as Notif
 COMMENT ON COLUMN sms.outbox.gateway_message_id IS 'The gateway''s own id of the message, if it gives one.';
 COMMENT ON COLUMN sms.outbox.encoding IS 'gsm7 (160 characters a segment) or ucs2 (70).';
 COMMENT ON COLUMN sms.outbox.segments IS 'SMS that the text took; billed each.';
-COMMENT ON COLUMN sms.outbox.created_at IS 'When it was queued.';
+COMMENT ON COLUMN sms.outbox.created_at IS 'When it was queued. With the id, what tells the message from another that is given the same id later: never change it.';
 COMMENT ON COLUMN sms.outbox.sent_at IS 'When the gateway answered, or was given up on.';
 COMMENT ON COLUMN sms.outbox.final_at IS 'When it reached its final state.';
 COMMENT ON COLUMN sms.outbox.queued IS 'Made from status and held, for the index of waiting rows.';

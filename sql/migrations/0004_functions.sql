@@ -51,11 +51,23 @@ BEGIN
             USING HINT = 'Find out first. sms.retry(id, force => true) sends it again all the same, perhaps twice.',
                   ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
+    IF before.held AND before.error_code = 'failover_uncertain' THEN
+        IF NOT coalesce(force, false) THEN
+            RAISE EXCEPTION 'message % may have been sent before the database failed over', message_id
+                USING HINT = 'Find out first. sms.retry(id, force => true) sends it all the same, perhaps twice.',
+                      ERRCODE = 'object_not_in_prerequisite_state';
+        END IF;
+        IF EXISTS (SELECT FROM outboxd.leader AS l WHERE l.uncertain_due = 'infinity') THEN
+            RAISE EXCEPTION 'nobody has said yet that messages are to be sent from this database'
+                USING HINT = 'Read what outboxd status says, then run outboxd adopt.',
+                      ERRCODE = 'object_not_in_prerequisite_state';
+        END IF;
+    END IF;
     IF before.status IN ('failed', 'undelivered', 'expired', 'unknown') OR before.held THEN
         IF before.status = 'unknown' THEN
             -- A late receipt for the attempt that is given up must still find its message.
-            INSERT INTO outboxd.attempt (message_id, attempt, gateway, gateway_ref, verdict, note)
-            VALUES (before.id, before.attempts, before.sent_via, before.gateway_ref, 'unknown',
+            INSERT INTO outboxd.attempt (message_id, row_made, attempt, gateway, gateway_ref, verdict, note)
+            VALUES (before.id, before.created_at, before.attempts, before.sent_via, before.gateway_ref, 'unknown',
                     format('sent again by force, asked by %s', session_user));
         END IF;
         UPDATE sms.outbox AS o
@@ -69,7 +81,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION sms.retry(bigint, boolean) IS 'Queues a failed, undelivered, expired or held message again; an unknown one only with force. Returns its status; NULL if there is no such message of yours.';
+COMMENT ON FUNCTION sms.retry(bigint, boolean) IS 'Queues a failed, undelivered, expired or held message again; an unknown one, or one that may have been sent before a failover, only with force. Returns its status; NULL if there is no such message of yours.';
 
 CREATE FUNCTION sms.hold(reason text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -4,7 +4,7 @@
 -- $1 gateway text, $2 age in seconds double precision
 -- Columns: id. Locks: at most 1,000 rows; skips locked ones. Called by sweep.
 WITH due AS (
-    SELECT u.id, u.attempts, u.gateway_ref, u.sent_via
+    SELECT u.id, u.created_at, u.attempts, u.gateway_ref, u.sent_via
     FROM sms.outbox AS u
     WHERE u.unresolved
         AND u.sent_via = $1
@@ -13,8 +13,8 @@ WITH due AS (
     LIMIT 1000
     FOR NO KEY UPDATE SKIP LOCKED
 ), remembered AS (
-    INSERT INTO outboxd.attempt (message_id, attempt, gateway, gateway_ref, verdict, note)
-    SELECT d.id, d.attempts, d.sent_via, d.gateway_ref, 'unknown', 'sent again by the policy on_unknown'
+    INSERT INTO outboxd.attempt (message_id, row_made, attempt, gateway, gateway_ref, verdict, note)
+    SELECT d.id, d.created_at, d.attempts, d.sent_via, d.gateway_ref, 'unknown', 'sent again by the policy on_unknown'
     FROM due AS d
 )
 UPDATE sms.outbox AS o

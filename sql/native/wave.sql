@@ -1,33 +1,64 @@
 -- outboxd: wave
 -- Durable intent: writes down the attempts that are about to be made, of those rows that are still as they were read.
 -- $1 epoch bigint, $2 seq bigint, $3 gateway text, $4 nonce text,
--- $5 ids bigint[], $6 attempt numbers integer[], $7 row versions xid[]
--- Columns: fenced boolean (this epoch still leads and is not held), confirmed bigint[] (may be sent).
+-- $5 ids bigint[], $6 attempt numbers integer[], $7 row versions xid[],
+-- $8 numbers as international digits text[], NULL: sent to people who opted out as well, $9 created_at timestamptz[]
+-- Columns: fenced boolean (this epoch still leads, here, and is not held), confirmed bigint[] (may be sent), created_at of
+-- each of them timestamptz[], opted_out bigint[] (unchanged as well, and their recipients want no messages).
 -- Locks: the leader row FOR SHARE. A plain comparison of the epoch would let an old leader's wave slip in beside its
 -- successor: the lock makes the successor's takeover wait for this commit, and then see this wave.
+-- The timeline: a leader whose statements have come to a promoted replica before it knows of the promotion would send
+-- again what the replica has not heard of. Versions and ids can be given twice then; a time of creation is not.
 -- Called by dispatch.
 WITH fence AS MATERIALIZED (
-    SELECT l.epoch
+    SELECT l.uncertain_before, l.uncertain_due
     FROM outboxd.leader AS l
     WHERE l.epoch = $1
         AND NOT l.held
-    FOR SHARE
-), confirmed AS MATERIALIZED (
-    SELECT w.id, w.attempt
-    FROM unnest($5::bigint[], $6::integer[], $7::xid[]) AS w(id, attempt, version)
+        AND l.timeline = (SELECT outboxd.timeline())
+    -- Not waiting: rows would be looked at as they were before the wait, and a cancel since then would be missed.
+    FOR SHARE NOWAIT
+), unchanged AS MATERIALIZED (
+    SELECT
+        w.id,
+        w.attempt,
+        o.created_at,
+        EXISTS (
+            SELECT FROM sms.opt_out AS x
+            WHERE x.msisdn = w.msisdn
+                AND x.ended_at IS NULL
+                -- Not IN: that would walk down the index once for each.
+                AND (x.app = '' OR x.app = o.app)
+        ) AS opted_out
+    FROM fence AS f
+    CROSS JOIN unnest($5::bigint[], $6::integer[], $7::xid[], $8::text[], $9::timestamptz[])
+        AS w(id, attempt, version, msisdn, row_made)
     JOIN sms.outbox AS o ON o.id = w.id
-    WHERE EXISTS (SELECT FROM fence)
-        AND o.queued
+    WHERE o.queued
         AND o.xmin = w.version
+        AND o.created_at = w.row_made
         AND o.attempts = w.attempt - 1
         AND o.send_after <= now()
         AND (o.expires_at IS NULL OR o.expires_at > now())
+        AND (o.created_at <= f.uncertain_before AND o.send_after <= f.uncertain_due) IS NOT TRUE
+        -- An attempt that was made while this row was out of sight, see settle_noted.
+        AND NOT EXISTS (
+            SELECT FROM outboxd.attempt AS a
+            WHERE a.message_id = o.id
+                AND a.row_made = o.created_at
+                AND a.attempt >= w.attempt
+                AND a.verdict IN ('accepted', 'unknown')
+        )
 ), wave AS (
-    INSERT INTO outboxd.wave (epoch, seq, gateway, nonce, ids, attempts)
-    SELECT $1, $2, $3, $4, array_agg(c.id), array_agg(c.attempt)
-    FROM confirmed AS c
+    INSERT INTO outboxd.wave (epoch, seq, gateway, nonce, ids, attempts, rows_made)
+    SELECT $1, $2, $3, $4, array_agg(u.id), array_agg(u.attempt), array_agg(u.created_at)
+    FROM unchanged AS u
+    WHERE NOT u.opted_out
     HAVING count(*) > 0
 )
 SELECT
     EXISTS (SELECT FROM fence) AS fenced,
-    coalesce((SELECT array_agg(c.id) FROM confirmed AS c), '{}') AS confirmed
+    coalesce(array_agg(u.id) FILTER (WHERE NOT u.opted_out), '{}') AS confirmed,
+    coalesce(array_agg(u.created_at) FILTER (WHERE NOT u.opted_out), '{}') AS rows_made,
+    coalesce(array_agg(u.id) FILTER (WHERE u.opted_out), '{}') AS opted_out
+FROM unchanged AS u

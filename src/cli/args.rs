@@ -70,7 +70,7 @@ pub enum Command {
     /// Cancel messages that are still queued.
     ///
     /// A message that has left cannot be called back.
-    Cancel(Ids),
+    Cancel(Cancel),
 
     /// Say what became of messages whose answer was lost.
     ///
@@ -90,7 +90,15 @@ pub enum Command {
     Hold(Hold),
 
     /// Go on after `hold`, or start a gateway that was stopped by an alarm.
+    ///
+    /// Without --gateway it also clears the alarms `request_refused`: run it when you have looked after those messages.
     Resume(Resume),
+
+    /// List, add and remove people who want no messages; import and export them.
+    ///
+    /// Replies such as STOP do so by themselves, and applications with sms.opt_out(). Use it for lists from elsewhere.
+    #[command(subcommand)]
+    OptOut(OptOutCommand),
 
     /// Print configuration: the commented default, its JSON schema, or what the file means.
     #[command(subcommand)]
@@ -227,16 +235,28 @@ pub struct Retry {
     pub ids: Vec<MessageId>,
 
     /// All messages in this state; unknown only with --force.
-    #[arg(long, group = "which", requires = "since", value_name = "STATE")]
+    #[arg(long, group = "which", requires = "bound", value_name = "STATE")]
     pub status: Option<Retryable>,
 
-    /// With --status: only messages queued within this time, such as 2h.
-    #[arg(long, value_name = "DURATION", requires = "status", value_parser = humantime::parse_duration)]
-    pub since: Option<Duration>,
+    #[command(flatten)]
+    pub bound: Bound,
 
     /// Also messages that may have been sent. Dangerous: people may get them twice.
     #[arg(long)]
     pub force: bool,
+}
+
+/// What keeps a command for all messages in a state from reaching back for years.
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("bound").multiple(true))]
+pub struct Bound {
+    /// With --status: only messages queued within this time, such as 2h.
+    #[arg(long, value_name = "DURATION", requires = "status", group = "bound", value_parser = humantime::parse_duration)]
+    pub since: Option<Duration>,
+
+    /// With --status: only messages with this error_code, such as `failover_uncertain`.
+    #[arg(long, value_name = "CODE", requires = "status", group = "bound")]
+    pub code: Option<String>,
 }
 
 /// States from which a message can be queued again.
@@ -264,10 +284,33 @@ impl Retryable {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Ids {
+#[command(group = ArgGroup::new("which").required(true))]
+pub struct Cancel {
     /// Ids of messages.
-    #[arg(value_name = "ID", required = true, value_parser = message_id)]
+    #[arg(value_name = "ID", group = "which", value_parser = message_id)]
     pub ids: Vec<MessageId>,
+
+    /// All messages in this state.
+    #[arg(long, group = "which", requires = "bound", value_name = "STATE")]
+    pub status: Option<Cancellable>,
+
+    #[command(flatten)]
+    pub bound: Bound,
+}
+
+/// States from which all messages can be cancelled at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Cancellable {
+    /// Kept back for a person.
+    Held,
+}
+
+impl Cancellable {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Cancellable::Held => "held",
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -321,6 +364,40 @@ pub struct Resume {
     /// Start this stopped gateway, instead of the held queue.
     #[arg(long, value_name = "NAME")]
     pub gateway: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OptOutCommand {
+    /// These numbers get no more messages.
+    Add {
+        /// Numbers, as in the outbox.
+        #[arg(value_name = "NUMBER", required = true)]
+        numbers: Vec<String>,
+
+        /// A remark, for those who find it.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+
+    /// These numbers get messages again, whoever opted them out.
+    ///
+    /// Dangerous for people who wrote STOP: have their consent.
+    Remove {
+        /// Numbers, as in the outbox.
+        #[arg(value_name = "NUMBER", required = true)]
+        numbers: Vec<String>,
+    },
+
+    /// Print those who opted out, and since when.
+    List,
+
+    /// Add the numbers of a CSV file that comes on standard input.
+    ///
+    /// The first column is the number, unless a first line names the columns: msisdn (or number), app, since, reason.
+    Import,
+
+    /// Print them as CSV, in the form that `import` reads.
+    Export,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]

@@ -5,6 +5,8 @@
 
 mod database;
 mod outside;
+mod replies;
+mod ways;
 
 use std::path::Path;
 use std::process::ExitCode;

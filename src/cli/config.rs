@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::args::ConfigCommand;
-use crate::config::{self, Config, Dialect, Gateway, OnUnknown, Tls, Wake};
+use crate::config::{
+    self, AddressRange, AfterFailover, Config, Database, Dialect, Gateway, OnUnknown, Pooler, Tls, Wake,
+};
 
 pub fn run(command: ConfigCommand, path: &Path) -> anyhow::Result<ExitCode> {
     let text = match command {
@@ -36,6 +38,11 @@ impl Page {
 
     fn number(&mut self, key: &str, value: impl std::fmt::Display) {
         self.push(format_args!("{key} = {value}\n"));
+    }
+
+    fn list(&mut self, key: &str, values: &[impl AsRef<str>]) {
+        let values: Vec<toml::Value> = values.iter().map(|value| toml::Value::from(value.as_ref())).collect();
+        self.push(format_args!("{key} = {}\n", toml::Value::from(values)));
     }
 
     fn duration(&mut self, key: &str, value: Duration) {
@@ -72,15 +79,18 @@ fn show(config: &Config) -> String {
     page.section("database");
     let database = &config.database;
     page.text("url", &database.shown);
-    let tls = match database.tls {
-        Tls::Disable => "disable",
-        Tls::Prefer => "prefer",
-        Tls::Require => "require",
-        Tls::VerifyCa => "verify-ca",
-        Tls::VerifyFull => "verify-full",
-    };
-    page.remark("sslmode", tls);
-    page.remark("password", if database.connect.get_password().is_some() { "set" } else { "not set" });
+    show_login(&mut page, database);
+    page.text(
+        "pooler",
+        match database.pooler {
+            Pooler::None => "none",
+            Pooler::Transaction => "transaction",
+        },
+    );
+    page.optional("direct_url", database.direct.as_ref().map(|direct| direct.shown.as_str()));
+    if let Some(direct) = &database.direct {
+        show_login(&mut page, direct);
+    }
     page.number("pool_size", database.pool_size);
     page.duration("timeout", database.timeout);
 
@@ -100,6 +110,13 @@ fn show(config: &Config) -> String {
     page.duration_or_never("stale_after", queue.stale_after);
     page.duration_or_never("stale_after_urgent", queue.stale_after_urgent);
     page.duration("shutdown_grace", queue.shutdown_grace);
+    page.text(
+        "after_failover",
+        match queue.after_failover {
+            AfterFailover::Hold => "hold",
+            AfterFailover::Send => "send",
+        },
+    );
 
     page.section("text");
     let text = &config.text;
@@ -114,6 +131,19 @@ fn show(config: &Config) -> String {
     }
     show_rest(&mut page, config);
     page.0
+}
+
+/// What a connection string says beside the address.
+fn show_login(page: &mut Page, database: &Database) {
+    let tls = match database.tls {
+        Tls::Disable => "disable",
+        Tls::Prefer => "prefer",
+        Tls::Require => "require",
+        Tls::VerifyCa => "verify-ca",
+        Tls::VerifyFull => "verify-full",
+    };
+    page.remark("sslmode", tls);
+    page.remark("password", if database.connect.get_password().is_some() { "set" } else { "not set" });
 }
 
 fn show_gateway(page: &mut Page, gateway: &Gateway) {
@@ -188,9 +218,35 @@ fn show_rest(page: &mut Page, config: &Config) {
             page.text("listen", &callbacks.listen.to_string());
             page.remark("path", "set");
             page.remark("secrets", &callbacks.secrets.len().to_string());
+            page.number("old_inbound_signature", callbacks.old_inbound_signature);
+            let ranges = |ranges: &[AddressRange]| ranges.iter().map(ToString::to_string).collect::<Vec<_>>();
+            page.list("allow_from", &ranges(&callbacks.allow_from));
+            page.list("trusted_proxies", &ranges(&callbacks.trusted_proxies));
+            page.number("max_connections", callbacks.max_connections);
+            page.duration("timeout", callbacks.timeout);
+            match callbacks.rate {
+                Some(rate) => page.number("rate", rate),
+                None => page.remark("rate", "not limited"),
+            }
+            page.duration_or_never("receipt_overdue_after", callbacks.receipt_overdue_after);
+            let tls = callbacks.tls.as_ref();
+            page.optional("certificate_file", tls.and_then(|tls| tls.certificate_file.to_str()));
+            page.optional("key_file", tls.and_then(|tls| tls.key_file.to_str()));
         }
         None => page.push(format_args!("\n# [callbacks]: off\n")),
     }
+    page.section("inbox");
+    page.optional("default_app", config.inbox.default_app.as_deref());
+    page.remark("app_of_number", &config.inbox.app_of_number.len().to_string());
+    page.remark("auto_reply", &config.inbox.auto_reply.len().to_string());
+    page.duration("auto_reply_pause", config.inbox.auto_reply_pause);
+    page.section("opt_out");
+    let list = |keywords: &[Vec<String>]| keywords.iter().map(|words| words.join(" ")).collect::<Vec<_>>();
+    page.list("keywords", &list(&config.opt_out.keywords));
+    page.list("opt_in_keywords", &list(&config.opt_out.opt_in_keywords));
+    page.list("numbers", &config.opt_out.numbers);
+    let lanes: Vec<&str> = config.opt_out.transactional_lanes.iter().map(|lane| lane.as_str()).collect();
+    page.list("transactional_lanes", &lanes);
     page.section("log");
     page.text("filter", &config.log.filter);
     page.number("json", config.log.json);

@@ -35,11 +35,22 @@ impl<'a> Db<'a> {
     pub(super) async fn explain(&self, error: StoreError) -> anyhow::Error {
         let failure = match &error {
             StoreError::Unavailable(_) => return unreachable(self.database, error),
+            StoreError::WrongWay { what, advice } => {
+                return Failure::new(Code::Config, what.clone()).hint(*advice).into();
+            }
             StoreError::InDoubt { .. } => Failure::new(Code::Temporary, "the database's answer was lost")
                 .hint("it may have been done all the same: look with `outboxd status` before trying again"),
             StoreError::Locked { .. } => {
                 Failure::new(Code::Temporary, "somebody else holds a lock; nothing was done")
                     .hint("try again; pg_stat_activity shows who has a transaction open")
+            }
+            StoreError::Elsewhere { .. } => {
+                Failure::new(Code::Temporary, "the database failed over just now; nothing was done")
+                    .hint("try again")
+            }
+            StoreError::Unable { .. } => {
+                Failure::new(Code::Temporary, "the database is not able to do it now; nothing was done")
+                    .hint("is its disk full, or is it a replica? its log says more")
             }
             StoreError::Refused { .. } | StoreError::Answer { .. } => self.misfit().await,
         };

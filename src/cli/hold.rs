@@ -40,10 +40,16 @@ pub(super) fn resume(args: &Resume, path: &Path) -> anyhow::Result<ExitCode> {
 }
 
 async fn resume_all(db: &Db<'_>) -> anyhow::Result<ExitCode> {
+    let acknowledged = db.ask(db.store.acknowledge()).await?;
+    if acknowledged > 0 {
+        print(&format!("taken note of: {acknowledged} x request_refused\n"))?;
+    }
     let before = db.ask(db.store.standing()).await?;
     let reason = before.held_reason.unwrap_or_default();
     if !before.held {
-        print("nothing is held\n")?;
+        if acknowledged == 0 {
+            print("nothing is held\n")?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     if before.held_code.as_deref() == Some("database_changed") {

@@ -23,11 +23,12 @@ pub(super) async fn find(
     db: &Db<'_>,
     status: &str,
     since: Option<Duration>,
+    code: Option<&str>,
 ) -> anyhow::Result<Vec<MessageId>> {
     let mut found: Vec<MessageId> = Vec::new();
     let mut after = i64::MIN;
     loop {
-        let page = db.ask(db.store.ids_with_status(status, after, since)).await?;
+        let page = db.ask(db.store.ids_with_status(status, after, since, code)).await?;
         let Some(last) = page.last() else { return Ok(found) };
         after = last.0;
         found.extend(page);

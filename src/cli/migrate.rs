@@ -10,7 +10,7 @@ use crate::cli::args::Migrate;
 use crate::cli::database::Db;
 use crate::cli::errors::{Code, Failure};
 use crate::cli::{block_on, counted, print};
-use crate::config::{self, Database};
+use crate::config::{self, Database, Pooler};
 use crate::store::StoreError;
 use crate::store::migrate::{self, MIGRATIONS, Migration, SchemaState};
 
@@ -20,10 +20,12 @@ pub(super) fn run(args: &Migrate, path: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let password = std::env::var("PGPASSWORD").ok();
-    let database = match args.named_database(password.as_deref())? {
+    let mut database = match args.named_database(password.as_deref())? {
         Some(database) => database,
         None => config::load(path)?.database,
     };
+    // Nobody can say what `--database` leads to, and this is the way that works in any case.
+    database.pooler = Pooler::Transaction;
     block_on(apply(&database))
 }
 

@@ -21,6 +21,7 @@ pub mod errors;
 mod hold;
 mod many;
 mod migrate;
+mod opt_out;
 mod render;
 mod resolve;
 mod retry;
@@ -56,6 +57,7 @@ fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Adopt => adopt::run(&path),
         Command::Hold(args) => hold::hold(&args, &path),
         Command::Resume(args) => hold::resume(&args, &path),
+        Command::OptOut(command) => opt_out::run(&command, &path),
         Command::Config(command) => config::run(command, &path),
     }
 }

@@ -77,6 +77,7 @@ fn render(args: Render, config: &Config, templates: Templates) -> Result<Rendere
         version: RowVersion(0),
         lane: args.lane,
         send_after_us: 0,
+        row_made: crate::message::CreatedAt(0),
         attempts: 0,
         recipient: Some(args.to.unwrap_or_else(|| NOBODY.to_owned())),
         body: args.content.text,

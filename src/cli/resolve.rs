@@ -20,7 +20,7 @@ pub(super) fn run(args: &Resolve, path: &Path) -> anyhow::Result<ExitCode> {
     block_on(async {
         let db = Db::open(&config.database)?;
         let ids = if args.all {
-            find(&db, Status::Unknown.as_str(), None).await?
+            find(&db, Status::Unknown.as_str(), None, None).await?
         } else {
             let once: BTreeSet<MessageId> = args.ids.iter().copied().collect();
             once.into_iter().collect()

@@ -11,8 +11,10 @@ use crate::cli::{block_on, print};
 use crate::config;
 use crate::message::{MessageId, Status};
 use crate::store::StoreError;
+use crate::store::failover::Uncertain;
 
 const DONE: &str = "queued again";
+const FAILOVER_UNCERTAIN: &str = "failover_uncertain";
 
 pub(super) fn run(args: &Retry, path: &Path) -> anyhow::Result<ExitCode> {
     if args.status == Some(Retryable::Unknown) && !args.force {
@@ -25,12 +27,15 @@ pub(super) fn run(args: &Retry, path: &Path) -> anyhow::Result<ExitCode> {
     block_on(async {
         let db = Db::open(&config.database)?;
         let ids = match args.status {
-            Some(status) => find(&db, status.as_str(), args.since).await?,
+            Some(status) => find(&db, status.as_str(), args.bound.since, args.bound.code.as_deref()).await?,
             None => args.ids.clone(),
         };
         if ids.is_empty() {
             print("no such messages; nothing to do\n")?;
             return Ok(ExitCode::SUCCESS);
+        }
+        if args.bound.code.as_deref() == Some(FAILOVER_UNCERTAIN) {
+            adopted(&db).await?;
         }
         let mut tally = Tally::default();
         let bar = bar(ids.len());
@@ -46,6 +51,17 @@ pub(super) fn run(args: &Retry, path: &Path) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// What a failover made uncertain is set aside again until somebody has said that this is the database.
+async fn adopted(db: &Db<'_>) -> anyhow::Result<()> {
+    let standing = db.ask(db.store.standing()).await?;
+    if standing.uncertain.is_some_and(Uncertain::covers_all_that_is_due) {
+        let failure =
+            Failure::new(Code::Failed, "nobody has said yet that messages are to be sent from this database");
+        return Err(failure.hint("if they are, run `outboxd adopt` first; never on a copy").into());
+    }
+    Ok(())
+}
+
 async fn retry(db: &Db<'_>, id: MessageId, force: bool, tally: &mut Tally) -> anyhow::Result<()> {
     // Asked first: a message that is queued already answers like one that was queued again.
     let Some(before) = db.ask(db.store.progress(id)).await? else {
@@ -55,6 +71,8 @@ async fn retry(db: &Db<'_>, id: MessageId, force: bool, tally: &mut Tally) -> an
     let queued = Status::Queued.as_str();
     if before.status == Status::Unknown.as_str() && !force {
         tally.not(id, "may have been sent already: `outboxd resolve`, or --force");
+    } else if before.held && before.error_code.as_deref() == Some(FAILOVER_UNCERTAIN) && !force {
+        tally.not(id, "may have been sent before the failover: find out; --force sends it, perhaps twice");
     } else if before.status == queued && !before.held {
         tally.not(id, "still queued");
     } else {

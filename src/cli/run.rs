@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use crate::cli::errors::{Code, Failure};
 use crate::daemon::{self, SchemaError};
+use crate::store::StoreError;
 use crate::{config, telemetry};
 
 pub(super) fn run(path: &Path) -> anyhow::Result<ExitCode> {
@@ -20,8 +21,12 @@ pub(super) fn run(path: &Path) -> anyhow::Result<ExitCode> {
     match runtime.block_on(daemon::run(path, config)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         // Not a matter of waiting: systemd should not start it again and again.
-        Err(error) => match error.downcast::<SchemaError>() {
-            Ok(schema) => Err(Failure::new(Code::Config, schema.to_string()).into()),
+        Err(error) if error.is::<SchemaError>() => Err(Failure::new(Code::Config, error.to_string()).into()),
+        Err(error) => match error.downcast::<StoreError>() {
+            Ok(StoreError::WrongWay { what, advice }) => {
+                Err(Failure::new(Code::Config, what).hint(advice).into())
+            }
+            Ok(other) => Err(other.into()),
             Err(other) => Err(other),
         },
     }

@@ -83,7 +83,12 @@ impl Wait<'_> {
                     return Err(Failure::new(Code::Failed, format!("message {} was deleted", self.id)).into());
                 }
                 // The row waits in the database, and so do we.
-                Err(StoreError::Unavailable(_) | StoreError::InDoubt { .. } | StoreError::Locked { .. }) => {}
+                Err(
+                    StoreError::Unavailable(_)
+                    | StoreError::InDoubt { .. }
+                    | StoreError::Locked { .. }
+                    | StoreError::Unable { .. },
+                ) => {}
                 Err(error) => return Err(self.db.explain(error).await),
             }
             let passed = clock::now().since(self.asked_at);

@@ -59,10 +59,18 @@ fn for_a_person(report: &StatusReport) -> Vec<String> {
             messages(queue.unknown)
         ));
     }
-    if queue.held > 0 {
+    if queue.uncertain > 0 {
+        lines.push(format!(
+            "{} set aside that may have been sent before a failover: find out, then `outboxd cancel` or `outboxd retry \
+             --force`",
+            messages(queue.uncertain)
+        ));
+    }
+    let others = queue.held - queue.uncertain;
+    if others > 0 {
         lines.push(format!(
             "{} kept back: the column error says why; `outboxd retry` or `outboxd cancel`",
-            messages(queue.held)
+            messages(others)
         ));
     }
     lines
@@ -116,6 +124,9 @@ fn queue_line(queue: &QueueStatus) -> String {
         let _ = write!(line, " (the oldest for {})", span(queue.oldest_due_seconds));
     }
     let _ = write!(line, ", {} scheduled, {} held, {} unknown", queue.scheduled, queue.held, queue.unknown);
+    if queue.receipts_overdue > 0 {
+        let _ = write!(line, ", {} without a receipt", queue.receipts_overdue);
+    }
     line
 }
 
@@ -131,6 +142,7 @@ mod tests {
                 scheduled: 2,
                 held: 0,
                 unknown: 0,
+                uncertain: 0,
                 oldest_due_seconds: 0.7,
                 all_held: false,
                 held_reason: None,
@@ -139,6 +151,7 @@ mod tests {
                 leader_version: Some("0.1.0".to_owned()),
                 leader_seen_seconds_ago: Some(0.4),
                 open_alarms: 0,
+                receipts_overdue: 0,
             },
             gateways: vec![GatewayStatus {
                 name: "main".to_owned(),
@@ -167,6 +180,14 @@ mod tests {
              gateways  main waiting for 2m 5s: busy\n\
              \nnothing needs a person\n"
         );
+    }
+
+    #[test]
+    fn messages_without_a_receipt_are_counted_and_need_nobody() {
+        let mut report = healthy();
+        report.queue.receipts_overdue = 7;
+        assert!(text(&report).contains("0 unknown, 7 without a receipt\n"));
+        assert!(for_a_person(&report).is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
 
 use super::{Composer, Draft, Templates};
 use crate::config;
-use crate::message::{Encoding, Lane, MessageId, OutboxRow, Refusal, RowVersion};
+use crate::message::{Encoding, Lane, MessageId, OutboxRow, Refusal, RowVersion, TemplateRow};
 use crate::text::{code, segments};
 
 fn settings() -> config::Text {
@@ -18,8 +18,12 @@ fn settings() -> config::Text {
 }
 
 fn templates() -> Templates {
-    let row =
-        |name: &str, language: &str, body: &str| (name.to_owned(), language.to_owned(), body.to_owned());
+    let row = |name: &str, language: &str, body: &str| TemplateRow {
+        name: name.to_owned(),
+        language: language.to_owned(),
+        body: body.to_owned(),
+        transactional: name == "ready" && language == "ga",
+    };
     Templates::new(vec![
         row("ready", "", "Ready: {item}"),
         row("ready", "ga", "Réidh: {item}"),
@@ -40,6 +44,7 @@ fn row() -> OutboxRow {
         version: RowVersion(1),
         lane: Lane::Normal,
         send_after_us: 0,
+        row_made: crate::message::CreatedAt(0),
         attempts: 0,
         recipient: Some("0871234567".to_owned()),
         body: None,
@@ -79,6 +84,7 @@ fn a_recipient_and_a_body_are_all_that_it_takes() {
             sender: "Clinic".to_owned(),
             encoding: Encoding::Gsm7,
             segments: 1,
+            transactional: false,
         }
     );
     let shown = format!("{draft:?}");
@@ -184,6 +190,10 @@ fn transliteration_is_asked_for_and_only_where_it_saves() {
     assert_eq!((draft.text.as_str(), draft.encoding), ("Tá sé réidh 😀", Encoding::Ucs2));
     let draft = composer.compose(&body("\u{200b}")).unwrap();
     assert_eq!(draft.text, "\u{200b}");
+    // One segment as it is, and two as the 210 characters that it would become.
+    let dots = "…".repeat(70);
+    let draft = composer.compose(&body(&dots)).unwrap();
+    assert_eq!((draft.text, draft.segments), (dots, 1));
 }
 
 #[test]

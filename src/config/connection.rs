@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
-use super::{Database, Tls};
+use super::{Database, Pooler, Tls};
 
 pub(super) const DEFAULT_POOL_SIZE: usize = 6;
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,6 +60,12 @@ pub fn connection(text: &str) -> Result<Database, ConnectionFault> {
     if connect.get_hosts().is_empty() {
         return Err(fault("the connection string names no host", EXAMPLE));
     }
+    let second_at_sign = is_url && authority(text).matches('@').count() > 1;
+    let in_name = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+    if second_at_sign || connect.get_hosts().iter().any(in_name) {
+        // What stands before it is the tail of a password, and a host's name is shown.
+        return Err(fault("a host holds an `@`", "an `@` in a user name or a password is written %40"));
+    }
     let (hosts, ports) = (connect.get_hosts().len(), connect.get_ports().len());
     if ports > 1 && ports != hosts {
         return Err(fault(
@@ -82,6 +88,8 @@ pub fn connection(text: &str) -> Result<Database, ConnectionFault> {
         timeout: DEFAULT_TIMEOUT,
         tls,
         root_cert: extras.root_cert,
+        pooler: Pooler::None,
+        direct: None,
     })
 }
 
@@ -220,9 +228,8 @@ fn keywords(text: &str) -> Result<Vec<(String, String)>, ConnectionFault> {
                 Some('\'') if quoted => break,
                 Some('\\') => value.extend(chars.next()),
                 Some(c) => value.push(c),
-                None if quoted => {
-                    return Err(fault(format!("the quote after `{key}` is never closed"), EXAMPLE));
-                }
+                // Nor is the key: the quote may belong to such a password.
+                None if quoted => return Err(fault("a quote is never closed", EXAMPLE)),
                 None => break,
             }
         }
@@ -252,6 +259,12 @@ fn show(connect: &tokio_postgres::Config) -> String {
         shown.push_str(&format!(" user={user}"));
     }
     shown
+}
+
+/// Who and where: what stands in a URL between its scheme and its path.
+fn authority(url: &str) -> &str {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -308,6 +321,9 @@ mod tests {
             "host=x port=hunter2",
             "host=x password=hunter2 passfile=hunter2",
             "password=x hunter2=x",
+            "host=x password=x hunter2='x",
+            "postgresql://u:x@hunter2@h/d",
+            "postgresql://u:x@h,%2Fhunter2@,%2Ftmp",
         ] {
             let fault = connection(text).expect_err(text);
             assert!(!fault.to_string().contains("hunter2"), "{fault}");

@@ -93,9 +93,10 @@ impl ConfigError {
         group
     }
 
-    /// Only the first line of a span: a fault in a long value need not show all of it.
+    /// Only the first line of a span: a fault in a long value need not show all of it. What is wrong with the end of the
+    /// file is shown at the end of its last words.
     fn visible(&self, span: &Range<usize>) -> Range<usize> {
-        let start = span.start.min(self.masked.len());
+        let start = span.start.min(self.masked.trim_end().len());
         let end = span.end.clamp(start, self.masked.len());
         let first_line = self.masked.get(start..end).and_then(|text| text.find('\n'));
         start..first_line.map_or(end, |at| start + at)

@@ -253,14 +253,25 @@ fn url_or(
     allow_http: bool,
 ) -> Result<String, Reported> {
     let Some(at) = value else { return Ok(default.to_owned()) };
-    reader.gateway_url(name, at, allow_http)?;
-    Ok(at.value.trim_end_matches('/').to_owned())
+    let url = reader.gateway_url(name, at, allow_http)?;
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 fn v2(reader: &mut Reader<'_>, section: &[&str], raw: &RawGateway) -> Result<Dialect, Reported> {
     let allow_http = reader.flag(&raw.allow_http, false);
     let account = account(reader, section, raw);
-    let api_url = url_or(reader, "api_url", raw.api_url.as_ref(), "https://api.interactsms.com", allow_http);
+    let mut api_url =
+        url_or(reader, "api_url", raw.api_url.as_ref(), "https://api.interactsms.com", allow_http);
+    if let (Ok(url), Some(at)) = (&api_url, &raw.api_url)
+        && url.contains('?')
+    {
+        api_url = Err(reader.wrong(
+            &at.span,
+            "`api_url` has a query",
+            "the part after the ?",
+            "it is the beginning of several addresses; take the query out",
+        ));
+    }
     let token_url =
         url_or(reader, "token_url", raw.token_url.as_ref(), "https://auth.interactsms.com/token", allow_http);
     let (username, password) = account?;
@@ -289,6 +300,9 @@ fn v1(reader: &mut Reader<'_>, section: &[&str], raw: &RawGateway, json: bool) -
         reader.choice("charset", &raw.charset, &[("utf-8", Charset::Utf8), ("latin1", Charset::Latin1)]);
     let codes = codes(reader, raw);
     let (user, password) = account?;
+    if matches!(charset, Ok(Some(Charset::Latin1))) {
+        latin1_account(reader, raw, &password)?;
+    }
     Ok(Dialect::InteractsmsV1(InteractsmsV1 {
         url: url?,
         json,
@@ -300,6 +314,22 @@ fn v1(reader: &mut Reader<'_>, section: &[&str], raw: &RawGateway, json: bool) -
         charset: charset?.unwrap_or(Charset::Utf8),
         codes: codes?,
     }))
+}
+
+/// Credentials go into the form too, and are never changed to fit it.
+fn latin1_account(reader: &mut Reader<'_>, raw: &RawGateway, password: &Secret) -> Result<(), Reported> {
+    let lacks = |text: &str| text.chars().any(|c| u32::from(c) > 0xff);
+    let user = raw.username.as_ref().filter(|at| lacks(&at.value)).map(|at| ("username", at.span.clone()));
+    let id = raw.api_id.as_ref().filter(|at| lacks(&at.value.0)).map(|at| ("api_id", at.span.clone()));
+    let charset = raw.charset.as_ref().filter(|_| lacks(password.expose()));
+    let unsendable = user.or(id).or(charset.map(|at| ("password", at.span.clone())));
+    let Some((name, span)) = unsendable else { return Ok(()) };
+    Err(reader.wrong(
+        &span,
+        format!("the {name} holds a character that Latin-1 lacks"),
+        "cannot be sent so",
+        "charset = \"utf-8\", or other credentials",
+    ))
 }
 
 fn codes(reader: &mut Reader<'_>, raw: &RawGateway) -> Result<BTreeMap<String, CodeClass>, Reported> {

@@ -53,12 +53,14 @@ pub(super) fn template(
     let url = url?;
     let method = method?.or(preset.as_ref().map(|preset| preset.method)).unwrap_or(HttpMethod::Post);
     let account = Account { username: raw.username.as_ref().map(|at| at.value.clone()), password: password? };
+    // A URL parser takes no notice of white space around it; a message would.
+    let written = url.value.trim();
     let template = match &preset {
-        Some(preset) if !url.value.contains('?') => format!("{}?{}", url.value, preset.query),
-        _ => url.value.clone(),
+        Some(preset) if !written.contains('?') => format!("{written}?{}", preset.query),
+        _ => written.to_owned(),
     };
     let address = account.fill(reader, &url.span, &template, Escape::Percent);
-    let headers = account.fill_all(reader, raw.headers.as_ref(), Escape::Literal);
+    let headers = headers(reader, section, raw, &account);
     let body = body(reader, raw, &account, method);
     let basic_auth = basic_auth(reader, section, raw, &account);
     Ok(Dialect::Http(Box::new(HttpTemplate {
@@ -71,7 +73,37 @@ pub(super) fn template(
         message_id: message_id?.or(preset.as_ref().and_then(|preset| preset.message_id.clone())),
         error: error?.or(preset.as_ref().and_then(|preset| preset.error.clone())),
         plus: reader.flag(&raw.plus, preset.is_some_and(|preset| preset.plus)),
+        password: account.password,
     })))
+}
+
+fn headers(
+    reader: &mut Reader<'_>,
+    section: &[&str],
+    raw: &RawGateway,
+    account: &Account,
+) -> Result<Vec<(String, Secret)>, Reported> {
+    let filled = account.fill_all(reader, raw.headers.as_ref(), Escape::Literal)?;
+    let mut result = Ok(());
+    for ((name, value), at) in filled.iter().zip(raw.headers.iter().flat_map(BTreeMap::values)) {
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            let span = reader.document().key_span(&[section, &["headers", name]].concat());
+            result = Err(reader.report(
+                Diagnostic::new(span, "this is not the name of a header")
+                    .label("here")
+                    .help("letters, digits and -, for example X-Api-Key"),
+            ));
+        }
+        if http::HeaderValue::from_str(value.expose()).is_err() {
+            result = Err(reader.wrong(
+                &at.span,
+                "the value of a header holds a character that no header can carry",
+                "visible ASCII characters and spaces only",
+                "what else it holds must be encoded as the gateway's manual says",
+            ));
+        }
+    }
+    result.map(|()| filled)
 }
 
 fn basic_auth(

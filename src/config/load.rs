@@ -8,14 +8,17 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use crate::message::Lane;
+use crate::text::sender;
 
-use super::connection::{self, DEFAULT_POOL_SIZE, DEFAULT_TIMEOUT};
 use super::diagnostic::{ConfigError, Diagnostic};
 use super::document::{Document, nearest};
-use super::raw::{At, RawConfig, RawDatabase, RawLog, RawQueue, RawRouteRule, RawRouting, RawText};
+use super::raw::{At, RawConfig, RawInbox, RawLog, RawOptOut, RawQueue, RawRouteRule, RawRouting, RawText};
 use super::reader::{Reader, Reported};
-use super::secret::{SecretKeys, Surroundings, io_reason};
-use super::{Config, Database, Gateway, Log, Queue, RouteRule, Routing, Text, Tls, Wake, callbacks, gateway};
+use super::secret::{Surroundings, io_reason};
+use super::{
+    AfterFailover, Config, Database, Gateway, Log, Queue, RouteRule, Routing, Text, Wake, callbacks,
+    database, gateway, inbound,
+};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const SECS: fn(u64) -> Duration = Duration::from_secs;
@@ -60,14 +63,23 @@ pub fn parse(text: &str, file_name: &str, surroundings: &Surroundings) -> Result
 
 fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> {
     // Each section is read before any of them ends the reading.
-    let database = database(reader, raw.database.as_ref());
+    let database = database::database(reader, raw.database.as_ref());
     let queue = queue(reader, raw.queue.as_ref().unwrap_or(&RawQueue::default()));
+    if let (Ok(database), Ok(queue)) = (&database, &queue) {
+        wake_comes_through(reader, raw, database, queue.wake);
+    }
     let text = text(reader, raw.text.as_ref().unwrap_or(&RawText::default()));
     let lease = queue.as_ref().map_or(SECS(5), |queue| queue.lease);
     let gateways = gateways(reader, raw, lease);
     let names: Vec<&str> = raw.gateway.iter().flatten().map(|(name, _)| name.as_str()).collect();
     let routing = routing(reader, raw.routing.as_ref().unwrap_or(&RawRouting::default()), &names);
     let callbacks = raw.callbacks.as_ref().map(|raw| callbacks::callbacks(reader, raw)).transpose();
+    let inbox = inbound::inbox(
+        reader,
+        raw.inbox.as_ref().unwrap_or(&RawInbox::default()),
+        raw.text.as_ref().unwrap_or(&RawText::default()),
+    );
+    let opt_out = inbound::opt_out(reader, raw.opt_out.as_ref().unwrap_or(&RawOptOut::default()));
     let log = log(reader, raw.log.as_ref().unwrap_or(&RawLog::default()));
     Ok(Config {
         database: database?,
@@ -76,67 +88,10 @@ fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> 
         gateways: gateways?,
         routing: routing?,
         callbacks: callbacks?,
+        inbox: inbox?,
+        opt_out: opt_out?,
         log: log?,
     })
-}
-
-fn database(reader: &mut Reader<'_>, raw: Option<&RawDatabase>) -> Result<Database, Reported> {
-    let section: &[&str] = &["database"];
-    let Some(raw) = raw else {
-        return Err(reader.report(
-            Diagnostic::new(None, "the section [database] is missing")
-                .help("[database] with url = \"host=/var/run/postgresql dbname=outbox user=outboxd\""),
-        ));
-    };
-    let keys = SecretKeys {
-        name: "password",
-        inline: &raw.password,
-        file: &raw.password_file,
-        credential: &raw.password_credential,
-        env: &raw.password_env,
-    };
-    let password = reader.secret(section, keys);
-    let pool_size =
-        reader.whole("pool_size", &raw.pool_size, i64::try_from(DEFAULT_POOL_SIZE).unwrap_or(6), 2..=100);
-    let timeout = reader.duration("timeout", &raw.timeout, DEFAULT_TIMEOUT, MS(100)..=SECS(300));
-    let at = reader.required(
-        section,
-        "url",
-        &raw.url,
-        "url = \"host=/var/run/postgresql dbname=outbox user=outboxd\"",
-    )?;
-    let mut database = connection::connection(&at.value)
-        .map_err(|fault| reader.wrong(&at.span, "`url` cannot be used", fault.what, fault.hint))?;
-    let password = password?;
-    if database.connect.get_password().is_some() {
-        reader.inline_secret("password", at)?;
-        if password.is_some() {
-            return Err(reader.wrong(
-                &at.span,
-                "the password is given twice",
-                "here, and in a key of its own",
-                "take it out of the `url`",
-            ));
-        }
-    }
-    if let Some(password) = password {
-        database.connect.password(password.expose());
-    }
-    if database.connect.get_connect_timeout().is_none() {
-        database.connect.connect_timeout(timeout);
-    }
-    database.root_cert = database.root_cert.map(|path| reader.surroundings().directory.join(path));
-    if database.root_cert.is_some() && matches!(database.tls, Tls::Disable | Tls::Prefer) {
-        reader.wrong(
-            &at.span,
-            "`sslrootcert` has no effect with this `sslmode`",
-            "would not be looked at",
-            "sslmode=verify-full",
-        );
-    }
-    database.timeout = timeout;
-    database.pool_size = usize::try_from(pool_size).map_err(|_| Reported)?;
-    Ok(database)
 }
 
 fn queue(reader: &mut Reader<'_>, raw: &RawQueue) -> Result<Queue, Reported> {
@@ -144,6 +99,11 @@ fn queue(reader: &mut Reader<'_>, raw: &RawQueue) -> Result<Queue, Reported> {
         "wake",
         &raw.wake,
         &[("auto", Wake::Auto), ("notify", Wake::Notify), ("poll", Wake::Poll)],
+    );
+    let after_failover = reader.choice(
+        "after_failover",
+        &raw.after_failover,
+        &[("hold", AfterFailover::Hold), ("send", AfterFailover::Send)],
     );
     let lookahead = reader.whole("lookahead", &raw.lookahead, 2000, 10..=100_000);
     let stale = SECS(1)..=DAYS(365);
@@ -160,7 +120,21 @@ fn queue(reader: &mut Reader<'_>, raw: &RawQueue) -> Result<Queue, Reported> {
         ),
         shutdown_grace: reader.duration("shutdown_grace", &raw.shutdown_grace, SECS(25), MS(0)..=SECS(600)),
         wake: wake?.unwrap_or(Wake::Auto),
+        after_failover: after_failover?.unwrap_or(AfterFailover::Hold),
     })
+}
+
+/// Notifications need a session, which only `direct_url` gives beside a transaction pooler.
+fn wake_comes_through(reader: &mut Reader<'_>, raw: &RawConfig, database: &Database, wake: Wake) {
+    let at = raw.queue.as_ref().and_then(|queue| queue.wake.as_ref());
+    if let Some(at) = at.filter(|_| wake == Wake::Notify && database.sessions().is_none()) {
+        reader.wrong(
+            &at.span,
+            "`wake = \"notify\"` needs more than a transaction pooler",
+            "no notification comes through `pooler = \"transaction\"`",
+            "give a `direct_url` in [database] that leads past the pooler, or write \"auto\" or \"poll\"",
+        );
+    }
 }
 
 fn text(reader: &mut Reader<'_>, raw: &RawText) -> Result<Text, Reported> {
@@ -189,12 +163,12 @@ fn text(reader: &mut Reader<'_>, raw: &RawText) -> Result<Text, Reported> {
             "usually \"0\"; \"\" where national numbers have none",
         );
     }
-    if let Some(at) = raw.default_sender.as_ref().filter(|at| !is_sender(&at.value)) {
+    if let Some(at) = raw.default_sender.as_ref().filter(|at| sender::check(&at.value).is_err()) {
         reader.wrong(
             &at.span,
             "`default_sender` is not a sender ID",
             "networks would refuse it",
-            "up to 11 letters and digits with at least one letter, or a number of up to 15 digits",
+            "up to 11 letters, digits, . - _ & with at least one letter, or a number of 3 to 15 digits",
         );
     }
     Ok(Text {
@@ -208,15 +182,6 @@ fn text(reader: &mut Reader<'_>, raw: &RawText) -> Result<Text, Reported> {
 
 fn all_digits(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit())
-}
-
-fn is_sender(text: &str) -> bool {
-    let number = text.strip_prefix('+').unwrap_or(text);
-    if !number.is_empty() && all_digits(number) {
-        return number.len() <= 15;
-    }
-    let allowed = |b: u8| b.is_ascii_graphic() || b == b' ';
-    (1..=11).contains(&text.len()) && text.bytes().all(allowed) && text.trim() == text
 }
 
 fn gateways(

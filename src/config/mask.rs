@@ -9,8 +9,11 @@ use toml::de::{DeTable, DeValue};
 /// Keys whose values may be shown in an error. Everything else is masked, so that a new key, or the misspelt name
 /// of a secret one, is hidden until somebody decides otherwise.
 const PUBLIC_KEYS: &[&str] = &[
+    "after_failover",
+    "allow_from",
     "allow_http",
     "api_url",
+    "auto_reply_pause",
     "backoff_max",
     "backoff_min",
     "basic_auth",
@@ -18,6 +21,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "breaker_failures",
     "ca_file",
     "campaign_name",
+    "certificate_file",
     "charset",
     "class",
     "client_secret_credential",
@@ -29,24 +33,32 @@ const PUBLIC_KEYS: &[&str] = &[
     "concurrency",
     "connect_timeout",
     "default",
+    "default_app",
     "default_country",
     "default_sender",
     "dialect",
+    "direct_url",
     "error",
     "filter",
     "gateway",
     "json_equals",
     "json_pointer",
+    "key_file",
+    "keywords",
     "lane",
     "lease",
     "listen",
     "lookahead",
+    "max_connections",
     "max_segments",
     "message_id",
     "method",
     "newline",
     "notify_field",
+    "numbers",
+    "old_inbound_signature",
     "on_unknown",
+    "opt_in_keywords",
     "password_credential",
     "password_env",
     "password_file",
@@ -56,6 +68,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "plus",
     "poll_interval",
     "pool_size",
+    "pooler",
     "prefix",
     "preset",
     "proxy",
@@ -63,6 +76,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "proxy_env",
     "proxy_file",
     "rate",
+    "receipt_overdue_after",
     "request_timeout",
     "shutdown_grace",
     "stale_after",
@@ -71,15 +85,17 @@ const PUBLIC_KEYS: &[&str] = &[
     "stop_after_refusals",
     "timeout",
     "token_url",
+    "transactional_lanes",
     "transliterate",
     "trunk_prefix",
+    "trusted_proxies",
     "url",
     "username",
     "wake",
 ];
 
 /// Public keys whose values are connection strings: what may be secret in those is masked.
-const URL_KEYS: &[&str] = &["url", "api_url", "token_url", "proxy"];
+const URL_KEYS: &[&str] = &["url", "direct_url", "api_url", "token_url", "proxy"];
 
 /// For a file that parses.
 pub(super) fn document(text: &str, table: &DeTable<'_>) -> String {
@@ -123,7 +139,7 @@ fn secret_spans(text: &str, table: &DeTable<'_>, hidden: bool, spans: &mut Vec<R
 }
 
 /// The parts of a URL or connection string that may be secret, as offsets into the raw text with its quotes:
-/// what stands before an `@`, the values behind a `?`, and every word that is not a harmless keyword.
+/// what stands before an `@`, the values behind a `?`, what follows a `#`, and every word that is not a harmless keyword.
 fn secret_parts(raw: &str) -> Vec<Range<usize>> {
     let mut parts = Vec::new();
     let start = raw.find("://").map(|at| at + 3);
@@ -135,6 +151,8 @@ fn secret_parts(raw: &str) -> Vec<Range<usize>> {
         rest = at;
     }
     if start.is_some() {
+        // No address has one, so it is most likely the tail of something else.
+        parts.extend(raw[rest..].find('#').map(|hash| rest + hash + 1..raw.len()));
         let mut at = rest + raw[rest..].find('?').map_or(raw.len() - rest, |query| query + 1);
         for pair in raw[at..].split_inclusive('&') {
             let value = pair.find('=').map_or(0, |equals| equals + 1);
@@ -181,9 +199,13 @@ fn mask(text: &mut String, span: Range<usize>) {
     let Some(secret) = text.get(span.clone()) else { return };
     let stars: String = secret
         .chars()
-        .flat_map(|c| {
-            let keep = matches!(c, '"' | '\'' | '\n' | '\r' | ' ' | '=' | '&');
-            std::iter::repeat_n(if keep { c } else { '*' }, c.len_utf8())
+        .map(|c| match (c, c.len_utf8()) {
+            ('"' | '\'' | '\n' | '\r' | ' ' | '=' | '&', _) => c,
+            // As many characters and as many bytes: columns are counted in the one, spans in the other.
+            (_, 1) => '*',
+            (_, 2) => '\u{b7}',
+            (_, 3) => '\u{2022}',
+            _ => '\u{10101}',
         })
         .collect();
     text.replace_range(span, &stars);
@@ -231,6 +253,7 @@ mod tests {
         #[test]
         fn masking_keeps_the_length_of_any_text(text in "(?s).{0,80}", url in "[a@:/?&= \"'é]{0,30}") {
             prop_assert_eq!(lines(&text).len(), text.len());
+            prop_assert_eq!(lines(&text).chars().count(), text.chars().count());
             let line = format!("url = {url}");
             prop_assert_eq!(lines(&line).len(), line.len());
         }
@@ -241,6 +264,7 @@ mod tests {
         for (raw, shown) in [
             ("\"postgresql://u:pw@h/d?sslmode=on&x=y\"", "\"postgresql://u:**@h/d?sslmode=on&x=*\""),
             ("\"https://h/?to={recipent}&key=pw\"", "\"https://h/?to={recipent}&key=**\""),
+            ("\"https://h/#pw\"", "\"https://h/#**\""),
             ("\"host=h password=pw sslmode=on\"", "\"host=h ********=** sslmode=on\""),
             ("\"host=h password='p w' x\"", "\"host=h ********='* *' *\""),
             ("\"api.example.com\"", "\"api.example.com\""),

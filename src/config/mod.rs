@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,10 +12,12 @@ use crate::message::Lane;
 
 mod callbacks;
 mod connection;
+mod database;
 mod diagnostic;
 mod document;
 mod gateway;
 mod http;
+mod inbound;
 mod load;
 mod mask;
 mod preset;
@@ -46,6 +48,8 @@ pub struct Config {
     pub routing: Routing,
     /// `None`: no listener for receipts.
     pub callbacks: Option<Callbacks>,
+    pub inbox: Inbox,
+    pub opt_out: OptOut,
     pub log: Log,
 }
 
@@ -83,6 +87,34 @@ pub struct Database {
     pub tls: Tls,
     /// PEM file with the authorities to trust instead of the system's.
     pub root_cert: Option<PathBuf>,
+    /// What stands between us and the server on this way.
+    pub pooler: Pooler,
+    /// A second way, for what needs a session: the leader's lock and LISTEN.
+    pub direct: Option<Box<Database>>,
+}
+
+impl Database {
+    /// Where a session can be had; `None`: nowhere, only transactions.
+    pub fn sessions(&self) -> Option<&Database> {
+        match (&self.direct, self.pooler) {
+            (Some(direct), _) => Some(direct),
+            (None, Pooler::None) => Some(self),
+            (None, Pooler::Transaction) => None,
+        }
+    }
+
+    /// The leader's lock is not held where statements are sent: the two may come to lead to different servers.
+    pub fn has_two_ways(&self) -> bool {
+        self.direct.is_some() || self.pooler == Pooler::Transaction
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooler {
+    /// A connection is a session of the server.
+    None,
+    /// Each transaction may meet another session of the server, as in PgBouncer's `pool_mode = transaction`.
+    Transaction,
 }
 
 /// How far the database server must prove who it is; libpq's `sslmode`.
@@ -120,6 +152,16 @@ pub struct Queue {
     pub stale_after_urgent: Option<Duration>,
     /// How long a stopping daemon waits for answers to what it has sent.
     pub shutdown_grace: Duration,
+    pub after_failover: AfterFailover,
+}
+
+/// What becomes of queued rows when the database failed over and nobody can tell whether they were sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterFailover {
+    /// They are set aside for a person.
+    Hold,
+    /// They are sent: replication is synchronous, so nothing was lost.
+    Send,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,6 +301,8 @@ pub struct HttpTemplate {
     pub error: Option<Extract>,
     /// Put `+` before the number.
     pub plus: bool,
+    /// Already filled in; what no text of the gateway may bring back.
+    pub password: Option<Secret>,
 }
 
 /// Not derived: the URL's query may hold credentials.
@@ -340,6 +384,68 @@ pub struct Callbacks {
     pub path: Secret,
     /// Accepted as the secret half of `SMS-Verify`: client secret, account password, or both.
     pub secrets: Vec<Secret>,
+    /// Believe messages that are signed as an older page of the documentation says.
+    pub old_inbound_signature: bool,
+    /// Who may post; empty: whoever knows the path.
+    pub allow_from: Vec<AddressRange>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<AddressRange>,
+    /// Callers at once.
+    pub max_connections: usize,
+    /// For a caller to send its request, and for us to answer it.
+    pub timeout: Duration,
+    /// Callbacks a second; more wait. `None`: as fast as the database takes them.
+    pub rate: Option<f64>,
+    /// An accepted message without a receipt says so after this time. `None`: never.
+    pub receipt_overdue_after: Option<Duration>,
+    /// `None`: plain HTTP, for a reverse proxy.
+    pub tls: Option<CallbackTls>,
+}
+
+/// PEM files of the callback listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallbackTls {
+    /// The certificate, and those between it and the authority.
+    pub certificate_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+/// Addresses that begin with the same bits: `198.51.100.0/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressRange {
+    first: IpAddr,
+    bits: u8,
+}
+
+/// Whose a message from a handset is that answers none of ours, and which are answered by themselves.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    /// `None`: nobody's; only operators see it.
+    pub default_app: Option<String>,
+    /// By the number that it was sent to.
+    pub app_of_number: BTreeMap<String, String>,
+    /// Templates by the word that a message begins with, in capitals.
+    pub auto_reply: BTreeMap<String, String>,
+    /// For so long no second answer to the same number and word.
+    pub auto_reply_pause: Duration,
+}
+
+impl Inbox {
+    pub fn app_of(&self, recipient: &str) -> Option<&str> {
+        self.app_of_number.get(recipient).or(self.default_app.as_ref()).map(String::as_str)
+    }
+}
+
+/// Who gets no messages, and what is sent all the same.
+#[derive(Debug, Clone)]
+pub struct OptOut {
+    /// Each as its words in capitals.
+    pub keywords: Vec<Vec<String>>,
+    pub opt_in_keywords: Vec<Vec<String>>,
+    /// What is sent to these numbers is an opt-out, whatever it says.
+    pub numbers: Vec<String>,
+    /// Their messages go out to people who opted out as well.
+    pub transactional_lanes: Vec<Lane>,
 }
 
 #[derive(Debug, Clone)]

@@ -135,6 +135,8 @@ pub(super) struct RawConfig {
     pub(super) gateway: Option<BTreeMap<String, RawGateway>>,
     pub(super) routing: Option<RawRouting>,
     pub(super) callbacks: Option<RawCallbacks>,
+    pub(super) inbox: Option<RawInbox>,
+    pub(super) opt_out: Option<RawOptOut>,
     pub(super) log: Option<RawLog>,
 }
 
@@ -152,6 +154,11 @@ pub(super) struct RawDatabase {
     pub(super) password_credential: Text,
     /// Name of an environment variable that holds the password.
     pub(super) password_env: Text,
+    /// What stands between outboxd and the server. Default none.
+    #[schemars(extend("enum" = ["none", "transaction"]))]
+    pub(super) pooler: Text,
+    /// A second connection string, past the pooler: for the leader's lock and for LISTEN.
+    pub(super) direct_url: Text,
     /// Connections for reading and recording. Default 6.
     pub(super) pool_size: Whole,
     /// Limit for connecting, and for one statement. Default 10s.
@@ -177,6 +184,9 @@ pub(super) struct RawQueue {
     pub(super) stale_after_urgent: Span,
     /// How long a stopping daemon waits for answers. Default 25s.
     pub(super) shutdown_grace: Span,
+    /// Queued rows that may have been sent before the database failed over. Default hold.
+    #[schemars(extend("enum" = ["hold", "send"]))]
+    pub(super) after_failover: Text,
 }
 
 /// How numbers and texts are read.
@@ -331,6 +341,52 @@ pub(super) struct RawCallbacks {
     pub(super) account_password_file: Text,
     pub(super) account_password_credential: Text,
     pub(super) account_password_env: Text,
+    /// Believe replies whose signature covers neither number nor text. Default false.
+    pub(super) old_inbound_signature: Flag,
+    /// Addresses or ranges that may post. Default everybody.
+    pub(super) allow_from: Option<Vec<At<String>>>,
+    /// Reverse proxies whose X-Forwarded-For is believed. Default none.
+    pub(super) trusted_proxies: Option<Vec<At<String>>>,
+    /// Callers at once. Default 512.
+    pub(super) max_connections: Whole,
+    /// Longest wait for a request, and for its answer. Default 30s.
+    pub(super) timeout: Span,
+    /// Callbacks a second; more wait. Default no limit.
+    pub(super) rate: Option<At<f64>>,
+    /// An accepted message without a receipt says so after this; "never" switches it off. Default 48h.
+    pub(super) receipt_overdue_after: Span,
+    /// PEM file with the certificate to show, and those that sign it.
+    pub(super) certificate_file: Text,
+    /// PEM file with its key.
+    pub(super) key_file: Text,
+}
+
+/// Whose replies are that answer no message.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawInbox {
+    /// Database role of the application that gets them.
+    pub(super) default_app: Text,
+    /// The same by the number that people wrote to.
+    pub(super) app_of_number: Option<BTreeMap<String, At<String>>>,
+    /// Templates of answers, by the word that a message begins with.
+    pub(super) auto_reply: Option<BTreeMap<String, At<String>>>,
+    /// No second answer to the same number and word within this time. Default 1h.
+    pub(super) auto_reply_pause: Span,
+}
+
+/// What makes a reply an opt-out, and what is sent all the same.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOptOut {
+    /// A reply that begins with one of these opts out.
+    pub(super) keywords: Option<Vec<At<String>>>,
+    /// A reply that is one of these, and nothing else, opts in again.
+    pub(super) opt_in_keywords: Option<Vec<At<String>>>,
+    /// Whatever is sent to these numbers opts out. Default 50123.
+    pub(super) numbers: Option<Vec<At<NumberOrText>>>,
+    /// Lanes whose messages are sent to people who opted out as well. Default none.
+    pub(super) transactional_lanes: Option<Vec<At<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

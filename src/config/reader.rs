@@ -248,6 +248,14 @@ impl<'d> Reader<'d> {
                 "use `username` and `password_file`",
             ));
         }
+        if url.fragment().is_some() {
+            return Err(self.wrong(
+                &at.span,
+                title("has a part after the #"),
+                "is never sent",
+                "take it out; a # in a value is written %23",
+            ));
+        }
         if is_disguised(&at.value, &url) {
             return Err(self.wrong(
                 &at.span,

@@ -3,25 +3,30 @@
 //! Reading downwards is reading what happens at start: configuration, gateways, database, tasks, `ready`, signals.
 
 mod callbacks;
+mod meaning;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock;
-use crate::config::{self, Config, Wake};
+use crate::config::{self, Config, Dialect, Wake};
+use crate::daemon::callbacks::Certificate;
+use crate::daemon::meaning::Meaning;
 use crate::engine::Event;
 use crate::engine::dispatch::{Dispatch, Parts};
-use crate::engine::lead::{Candidate, Lease, OwnWaves, random_bits};
-use crate::engine::memory::Memory;
-use crate::engine::receipts::{self, Receipts};
+use crate::engine::incoming::{self, Incoming};
+use crate::engine::lead::{Candidate, Lease, random_bits};
+use crate::engine::life::Life;
 use crate::engine::record::Recorder;
+use crate::engine::refusals::Ears;
 use crate::engine::wake;
 use crate::gateway::Gateway;
 use crate::signal::{Signal, Signals};
@@ -32,9 +37,17 @@ use crate::store::{Store, StoreError};
 /// Events on their way to `dispatch`. Senders wait when it is full.
 const EVENTS: usize = 4096;
 /// Pause between two tries to reach a database that is not there yet.
-const DATABASE_PAUSE: Duration = Duration::from_secs(1);
+const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 /// After the grace period: how long the last results may take to be written.
 const LAST_WRITES: Duration = Duration::from_secs(10);
+/// The same for somebody who has asked twice.
+const HURRIED_WRITES: Duration = Duration::from_secs(2);
+/// A reload waits for the database as long as the daemon would: what it forgot for the sake of a new configuration
+/// would be unknown.
+const RELOAD_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How long the last callbacks may take to be answered.
+const LAST_CALLBACKS: Duration = Duration::from_secs(5);
 
 /// The schema is not what this version needs; no waiting mends it.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +71,11 @@ enum End {
 /// Runs the daemon until it is told to stop. SIGHUP reads the file again; a file that is wrong changes nothing.
 pub async fn run(path: &Path, mut config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("could not install signal handlers")?;
+    let life = Arc::new(Life::new(identity()));
+    // Kept open while the configuration is read again: whoever calls meanwhile waits instead of being turned away.
+    let mut door = None;
     loop {
-        match serve(path, Arc::new(config), &mut signals).await? {
+        match serve(path, Arc::new(config), &life, &mut signals, &mut door).await? {
             End::Stopped => return Ok(()),
             End::Reload(changed) => {
                 info!("configuration read again");
@@ -69,20 +85,25 @@ pub async fn run(path: &Path, mut config: Config) -> anyhow::Result<()> {
     }
 }
 
-async fn serve(path: &Path, config: Arc<Config>, signals: &mut Signals) -> anyhow::Result<End> {
+/// Where callbacks come in.
+type Door = Option<(SocketAddr, Arc<TcpListener>)>;
+
+async fn serve(
+    path: &Path,
+    config: Arc<Config>,
+    life: &Arc<Life>,
+    signals: &mut Signals,
+    door: &mut Door,
+) -> anyhow::Result<End> {
     let gateways = build_gateways(&config)?;
-    let callbacks = match &config.callbacks {
-        Some(callbacks) => Some(
-            TcpListener::bind(callbacks.listen)
-                .await
-                .with_context(|| format!("could not listen for callbacks on {}", callbacks.listen))?,
-        ),
+    let callbacks = match open_door(&config, door).await? {
+        Some(socket) => Some((socket, load_certificate(&config)?)),
         None => None,
     };
     let store = Store::open(&config.database).context("could not prepare connections to PostgreSQL")?;
-    let doorbell = loop {
+    let listening = loop {
         tokio::select! {
-            doorbell = database_ready(&config, &store) => break doorbell?,
+            listening = database_ready(&config, &store) => break listening?,
             signal = signals.next() => {
                 if signal != Some(Signal::Reload) {
                     info!(?signal, "asked to stop before the database was there");
@@ -94,9 +115,28 @@ async fn serve(path: &Path, config: Arc<Config>, signals: &mut Signals) -> anyho
             }
         }
     };
-    let engine = Engine::start(Arc::clone(&config), store, gateways, doorbell, callbacks);
+    let engine = Engine::start(Arc::clone(&config), Arc::clone(life), store, gateways, listening, callbacks);
     info!(version = env!("CARGO_PKG_VERSION"), gateways = config.gateways.len(), "ready");
     engine.attend(path, signals).await
+}
+
+async fn open_door(config: &Config, door: &mut Door) -> anyhow::Result<Option<Arc<TcpListener>>> {
+    let Some(callbacks) = &config.callbacks else {
+        *door = None;
+        return Ok(None);
+    };
+    let wanted = callbacks.listen;
+    if door.as_ref().is_none_or(|(address, _)| *address != wanted) {
+        let socket = TcpListener::bind(wanted)
+            .await
+            .with_context(|| format!("could not listen for callbacks on {wanted}"))?;
+        *door = Some((wanted, Arc::new(socket)));
+    }
+    Ok(door.as_ref().map(|(_, socket)| Arc::clone(socket)))
+}
+
+fn load_certificate(config: &Config) -> anyhow::Result<Option<Certificate>> {
+    config.callbacks.as_ref().and_then(|callbacks| callbacks.tls.as_ref()).map(Certificate::load).transpose()
 }
 
 /// The configuration as the file says it now, if it can be used; otherwise says why not.
@@ -109,7 +149,7 @@ fn read_again(path: &Path) -> Option<Box<Config>> {
         }
     };
     // What the file names (certificates) is read here; found out later, it would end a daemon that ran.
-    match build_gateways(&changed) {
+    match build_gateways(&changed).and_then(|_| load_certificate(&changed)) {
         Ok(_) => Some(Box::new(changed)),
         Err(fault) => {
             error!("the configuration cannot be used and was not taken over: {fault:#}");
@@ -130,12 +170,13 @@ fn build_gateways(config: &Config) -> anyhow::Result<Vec<Arc<Gateway>>> {
         .collect()
 }
 
-/// Waits until the database is there, and says whether the doorbell is to be relied upon.
+/// Waits until the database is there, and says whether to listen for the doorbell.
 async fn database_ready(config: &Config, store: &Store) -> anyhow::Result<bool> {
     let mut said = false;
     loop {
         match look_at_database(config, store).await {
-            Ok(doorbell) => return Ok(doorbell?),
+            Ok(listening) => return Ok(listening?),
+            Err(error @ StoreError::WrongWay { .. }) => return Err(error.into()),
             Err(error) => {
                 if !said {
                     warn!(%error, database = config.database.shown, "waiting for the database");
@@ -155,31 +196,43 @@ async fn look_at_database(config: &Config, store: &Store) -> Result<Result<bool,
         SchemaState::Newer(version) => return Ok(Err(SchemaError::Newer(version))),
         SchemaState::Altered(version) => return Ok(Err(SchemaError::Altered(version))),
     }
+    if let Some(direct) = &config.database.direct {
+        store.compare_ways(direct).await?;
+    }
+    let text = &config.text;
+    if let Err(error) = store.set_number_plan(text.default_country.as_deref(), &text.trunk_prefix).await {
+        // Read only by sms.opt_out() and its like; sending does not depend on it.
+        debug!(%error, "could not write down how national numbers are read");
+    }
     let found = store.doorbell().await?;
-    let doorbell = match config.queue.wake {
+    let comes_through = config.database.sessions().is_some();
+    // Triggers that are missing now may be there later: the leader looks at them, and says so.
+    let listening = match config.queue.wake {
         Wake::Poll => false,
         Wake::Notify => true,
-        Wake::Auto => found.rings && !found.prepared_transactions,
+        Wake::Auto => comes_through && !found.prepared_transactions,
     };
-    if !doorbell && config.queue.wake == Wake::Auto {
-        let why = if found.rings {
+    if !listening && config.queue.wake == Wake::Auto {
+        let why = if comes_through {
             "prepared transactions are allowed here"
         } else {
-            "its triggers are missing or disabled"
+            "no notification comes through the pooler, and there is no direct_url"
         };
         warn!(why, "not using the doorbell; looking at the table at intervals instead");
     }
-    Ok(Ok(doorbell))
+    Ok(Ok(listening))
 }
 
 /// The running tasks.
 struct Engine {
     config: Arc<Config>,
     store: Store,
-    identity: Identity,
+    life: Arc<Life>,
     events: mpsc::Sender<Event>,
     /// Leadership, listening, receipts: end only when they are told to.
     tasks: JoinSet<&'static str>,
+    /// Turns true when no more callbacks are to be taken.
+    closing: watch::Sender<bool>,
     dispatch: JoinHandle<()>,
     recorder: JoinHandle<()>,
 }
@@ -187,42 +240,42 @@ struct Engine {
 impl Engine {
     fn start(
         config: Arc<Config>,
+        life: Arc<Life>,
         store: Store,
         gateways: Vec<Arc<Gateway>>,
-        doorbell: bool,
-        callbacks: Option<TcpListener>,
+        listening: bool,
+        callbacks: Option<(Arc<TcpListener>, Option<Certificate>)>,
     ) -> Engine {
         let (events, incoming) = mpsc::channel(EVENTS);
         let (jobs, job_queue) = mpsc::unbounded_channel();
-        let identity = identity();
         let lease = Arc::new(Lease::default());
-        let own_waves = Arc::new(OwnWaves::default());
-        let memory = Arc::new(Memory::default());
+        // What an engine before this one left there it had given up, and nothing of it was sent.
+        life.own_waves.clear();
         let mut tasks = JoinSet::new();
 
-        let recorder = Recorder::new(store.clone(), Arc::clone(&memory), events.clone());
+        let recorder = Recorder::new(store.clone(), Arc::clone(&life), events.clone());
         let recorder = spawn(recorder.run(job_queue));
         let dispatch = Dispatch::new(Parts {
             config: Arc::clone(&config),
             store: store.clone(),
             gateways,
             lease: Arc::clone(&lease),
-            own_waves: Arc::clone(&own_waves),
-            doorbell,
+            life: Arc::clone(&life),
+            listening,
             events: events.clone(),
             recorder: jobs,
         });
         let dispatch = spawn(dispatch.run(incoming));
 
-        if doorbell {
-            let listening = wake::listen(
-                config.database.clone(),
-                identity.instance.clone(),
+        if listening {
+            let ears = wake::listen(
+                (config.database.clone(), store.clone()),
+                life.identity.instance.clone(),
                 config.queue.poll_interval,
                 events.clone(),
             );
             tasks.spawn(async move {
-                listening.await;
+                ears.await;
                 "listen"
             });
         }
@@ -230,30 +283,39 @@ impl Engine {
             database: config.database.clone(),
             store: store.clone(),
             lease_length: config.queue.lease,
+            after_failover: config.queue.after_failover,
             lease,
-            own_waves,
-            memory,
-            identity: identity.clone(),
-            started: clock::now(),
+            life: Arc::clone(&life),
         };
         let campaign = candidate.run(events.clone());
         tasks.spawn(async move {
             campaign.await;
             "lead"
         });
-        if let (Some(listener), Some(settings)) = (callbacks, config.callbacks.clone()) {
-            let (receipts, queue) = Receipts::channel();
-            let writing = receipts::run(store.clone(), queue);
+        let (closing, is_closing) = watch::channel(false);
+        if let (Some((socket, certificate)), Some(settings)) = (callbacks, config.callbacks.clone()) {
+            let (incoming, queue) = Incoming::channel();
+            let writing =
+                incoming::run(store.clone(), Arc::clone(&life), ears(&config, &life.identity), queue);
             tasks.spawn(async move {
                 writing.await;
-                "receipts"
+                "incoming"
+            });
+            let meaning = Meaning::new(&config);
+            let listening = callbacks::serve(callbacks::Parts {
+                socket,
+                certificate,
+                settings,
+                meaning,
+                incoming,
+                closing: is_closing,
             });
             tasks.spawn(async move {
-                callbacks::serve(listener, settings, receipts).await;
+                listening.await;
                 "callbacks"
             });
         }
-        Engine { config, store, identity, events, tasks, dispatch, recorder }
+        Engine { config, store, life, events, tasks, closing, dispatch, recorder }
     }
 
     /// Waits for signals; ends when the engine has.
@@ -262,15 +324,20 @@ impl Engine {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Some(Signal::Reload) => if let Some(changed) = read_again(path) {
-                        let to_end = self.stop(signals, self.config.queue.shutdown_grace).await?;
-                        return Ok(if to_end { End::Stopped } else { End::Reload(changed) });
+                        if !self.stop(signals, self.config.queue.shutdown_grace, RELOAD_LIMIT).await? {
+                            return Ok(End::Reload(changed));
+                        }
+                        self.say_farewell().await;
+                        return Ok(End::Stopped);
                     },
                     Some(Signal::Terminate) => {
-                        self.stop(signals, self.config.queue.shutdown_grace).await?;
+                        self.stop(signals, self.config.queue.shutdown_grace, LAST_WRITES).await?;
+                        self.say_farewell().await;
                         return Ok(End::Stopped);
                     }
                     Some(Signal::TerminateNow) | None => {
-                        self.stop(signals, Duration::ZERO).await?;
+                        self.stop(signals, Duration::ZERO, HURRIED_WRITES).await?;
+                        self.say_farewell().await;
                         return Ok(End::Stopped);
                     }
                 },
@@ -283,12 +350,17 @@ impl Engine {
         }
     }
 
-    /// Takes nothing more, waits for what is under way, writes the last results, lets go of the leadership.
-    /// Whether the process was told to end meanwhile: a reload must not swallow that.
-    async fn stop(&mut self, signals: &mut Signals, grace: Duration) -> anyhow::Result<bool> {
+    /// Takes nothing more, waits for what is under way, writes the last results (for `last_writes` at most), lets go of
+    /// the leadership. Whether the process was told to end meanwhile: a reload must not swallow that.
+    async fn stop(
+        &mut self,
+        signals: &mut Signals,
+        grace: Duration,
+        last_writes: Duration,
+    ) -> anyhow::Result<bool> {
         // Fails only when dispatch has ended already.
         let _ = self.events.send(Event::Stop { grace }).await;
-        let limit = tokio::time::sleep(grace + LAST_WRITES);
+        let limit = tokio::time::sleep(grace + last_writes);
         tokio::pin!(limit);
         let mut dispatching = true;
         let mut to_end = false;
@@ -297,22 +369,55 @@ impl Engine {
                 _ = &mut self.dispatch, if dispatching => dispatching = false,
                 _ = &mut self.recorder, if !dispatching => break,
                 signal = signals.next() => {
-                    to_end |= matches!(signal, Some(Signal::Terminate | Signal::TerminateNow));
-                    if signal == Some(Signal::TerminateNow) {
-                        let _ = self.events.send(Event::Stop { grace: Duration::ZERO }).await;
-                    }
+                    let within = match signal {
+                        Some(Signal::Reload) | None => continue,
+                        Some(Signal::Terminate) => grace + LAST_WRITES,
+                        Some(Signal::TerminateNow) => {
+                            let _ = self.events.send(Event::Stop { grace: Duration::ZERO }).await;
+                            HURRIED_WRITES
+                        }
+                    };
+                    to_end = true;
+                    let sooner = limit.deadline().min(tokio::time::Instant::now() + within);
+                    limit.as_mut().reset(sooner);
                 }
                 () = &mut limit => {
                     anyhow::bail!("stopped although the last results could not be written: the messages concerned will be called unknown");
                 }
             }
         }
-        if let Err(error) = self.store.farewell(&self.identity).await {
-            warn!(%error, "could not say farewell");
-        }
+        self.close_door().await;
         self.tasks.shutdown().await;
         info!("stopped");
         Ok(to_end)
+    }
+
+    /// Everything is recorded, and no heartbeat follows.
+    async fn say_farewell(&self) {
+        if let Err(error) = self.store.farewell(&self.life.identity).await {
+            warn!(%error, "could not say farewell");
+        }
+    }
+}
+
+impl Engine {
+    /// Takes no more callbacks, and answers those that were read.
+    async fn close_door(&mut self) {
+        let had_door = self.closing.receiver_count() > 0;
+        let _ = self.closing.send(true);
+        let ended = async {
+            while let Some(Ok(name)) = self.tasks.join_next().await {
+                // The last one: it ends when nobody can hand anything in any more.
+                if name == "incoming" {
+                    return;
+                }
+            }
+        };
+        if had_door && tokio::time::timeout(LAST_CALLBACKS, ended).await.is_err() {
+            warn!(
+                "stopped although the last callbacks could not be written; the gateway was not told otherwise"
+            );
+        }
     }
 }
 
@@ -329,6 +434,16 @@ fn name_of(ended: Option<Result<&'static str, tokio::task::JoinError>>) -> Strin
     }
 }
 
+/// Only InteractSMS v2 posts processing results.
+fn ears(config: &Config, identity: &Identity) -> Ears {
+    let posts = |dialect: &Dialect| matches!(dialect, Dialect::InteractsmsV2(_));
+    let gateways = config.gateways.values().filter(|gateway| posts(&gateway.dialect));
+    Ears {
+        instance: identity.instance.clone(),
+        gateways: gateways.map(|gateway| gateway.name.clone()).collect(),
+    }
+}
+
 fn identity() -> Identity {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let pid = i32::try_from(std::process::id()).unwrap_or_default();
@@ -337,5 +452,6 @@ fn identity() -> Identity {
         host,
         pid,
         version: env!("CARGO_PKG_VERSION"),
+        started: clock::now(),
     }
 }

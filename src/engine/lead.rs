@@ -4,32 +4,44 @@
 //! byte of a request is about to leave; `store::queue` checks the epoch in every wave. The first keeps a paused or
 //! cut-off leader from starting anything, the second keeps it from committing anything.
 
-use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::clock::{self, Moment};
-use crate::config::Database;
+use crate::config::{AfterFailover, Database};
 use crate::engine::Event;
-use crate::engine::memory::Memory;
-use crate::message::Nonce;
-use crate::store::control::{Identity, Role};
-use crate::store::leader::{LeaderSession, LostResult, Standing};
-use crate::store::queue::WaveKey;
+use crate::engine::complaints::Complaints;
+use crate::engine::failover::{self, Judgement};
+use crate::engine::life::Life;
+use crate::store::control::Role;
+use crate::store::failover::{Cluster, Uncertain};
+use crate::store::leader::{LeaderSession, Standing};
 use crate::store::{Store, StoreError};
 
-/// A new timeline is a failover, not a restored backup, if a leader was alive so shortly before.
-const FAILOVER_WITHIN: Duration = Duration::from_secs(120);
+/// Between two looks at who has spoken after a failover.
+const HEAR_AGAIN: Duration = Duration::from_millis(50);
+
+/// Between two tries of a standby for the lock. The server lets go of the lock as soon as a leader's process has ended, so
+/// this is what a takeover then takes; each try is one small statement without a write.
+const STANDBY_PAUSE: Duration = Duration::from_millis(400);
+
+/// First and longest pause before the lock session is made anew. A server that was restarted is to be noticed soon, and
+/// one that is down or refuses us costs two tries a second.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// Until when we may start requests.
 #[derive(Debug, Default)]
 pub struct Lease {
     until: AtomicU64,
     epoch: AtomicI64,
+    /// The last epoch of ours that was found to be over.
+    superseded: watch::Sender<i64>,
 }
 
 impl Lease {
@@ -54,24 +66,19 @@ impl Lease {
     fn revoke(&self) {
         self.until.store(0, Ordering::Release);
     }
-}
 
-/// Waves of this process that are not finished. A takeover by this very process leaves them alone: their results
-/// will be known.
-#[derive(Debug, Default)]
-pub struct OwnWaves(Mutex<BTreeSet<WaveKey>>);
-
-impl OwnWaves {
-    pub fn begin(&self, key: WaveKey) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    /// The database knows a later epoch than this one of ours, so none of our waves is taken any more.
+    pub fn supersede(&self, epoch: i64) {
+        self.superseded.send_replace(epoch);
     }
 
-    pub fn finish(&self, key: WaveKey) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-    }
-
-    fn list(&self) -> Vec<WaveKey> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    /// Returns once this epoch was found to be over.
+    async fn until_superseded(&self, epoch: i64) {
+        let mut superseded = self.superseded.subscribe();
+        if superseded.wait_for(|over| *over >= epoch).await.is_err() {
+            // Not while we are there.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -79,8 +86,8 @@ impl OwnWaves {
 #[derive(Debug, Clone)]
 pub struct Leading {
     pub epoch: i64,
-    pub nonce: Nonce,
     pub held: Option<String>,
+    pub uncertain: Option<Uncertain>,
 }
 
 #[derive(Debug)]
@@ -88,109 +95,167 @@ pub struct Candidate {
     pub database: Database,
     pub store: Store,
     pub lease_length: Duration,
+    pub after_failover: AfterFailover,
     pub lease: Arc<Lease>,
-    pub own_waves: Arc<OwnWaves>,
-    pub memory: Arc<Memory>,
-    pub identity: Identity,
-    pub started: Moment,
+    pub life: Arc<Life>,
 }
 
 impl Candidate {
     /// Runs until its task is dropped: standby, leader, standby again.
     pub async fn run(self, events: mpsc::Sender<Event>) {
-        let mut complained = false;
+        let mut trouble = Trouble::default();
         loop {
-            let error = match self.term(&events).await {
+            let error = match self.term(&events, &mut trouble).await {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
-            if self.lease.until.load(Ordering::Acquire) != 0 {
+            if matches!(error, StoreError::InDoubt { .. } | StoreError::Unavailable(_)) {
+                // What cut off this session has cut off those that rest in the pool: each would be found out by a
+                // statement that waits for its time limit.
+                self.store.forget_connections();
+            }
+            let led = self.lease.until.load(Ordering::Acquire) != 0;
+            if led {
                 self.lease.revoke();
                 if events.send(Event::Deposed).await.is_err() {
                     return;
                 }
-                warn!(%error, "lost leadership; nothing is sent until it is regained");
-            } else if !complained {
-                warn!(%error, "cannot become leader yet; trying again");
             }
-            complained = true;
-            tokio::time::sleep((self.lease_length / 5).min(Duration::from_secs(1))).await;
+            if trouble.complaints.is_news(&error) {
+                if led {
+                    warn!(%error, "lost leadership; nothing is sent until it is regained");
+                } else {
+                    warn!(%error, "cannot become leader yet; trying again");
+                }
+            }
+            tokio::time::sleep(trouble.next_pause()).await;
         }
     }
 
-    async fn term(&self, events: &mpsc::Sender<Event>) -> Result<std::convert::Infallible, StoreError> {
-        let mut session = LeaderSession::connect(&self.database, self.lease_length).await?;
-        let beat = self.lease_length / 4;
-        let mut standby_since: Option<Moment> = None;
-        let mut confirmed_at = loop {
-            if let Some(at) = session.try_lock().await? {
-                break at;
-            }
-            if standby_since.is_none() {
+    async fn term(
+        &self,
+        events: &mpsc::Sender<Event>,
+        trouble: &mut Trouble,
+    ) -> Result<Infallible, StoreError> {
+        let home = self.life.come_home(&self.store).await?;
+        let mut session = LeaderSession::connect(&self.database, &self.store, self.lease_length).await?;
+        let mut confirmed_at = match session.try_lock().await? {
+            Some(at) => at,
+            None => {
                 info!("standby: another daemon leads this outbox");
-                standby_since = Some(clock::now());
+                *trouble = Trouble::default();
+                // Side by side: a heartbeat that waits for a connection must not make the takeover late.
+                tokio::select! {
+                    won = self.stand_by(&mut session) => won?,
+                    elsewhere = self.keep_showing(Role::Standby, home) => return Err(elsewhere),
+                }
             }
-            self.show(Role::Standby).await;
-            tokio::time::sleep(beat).await;
         };
         // From the asking for the lock on; confirmed while the takeover is under way, which may wait for locks.
         let leading = {
-            let takeover = self.take_over();
+            let takeover = self.take_over(session.holder());
             tokio::pin!(takeover);
             loop {
                 tokio::select! {
                     leading = &mut takeover => break leading?,
-                    () = tokio::time::sleep(beat) => confirmed_at = session.confirm().await?,
+                    () = tokio::time::sleep(self.beat()) => confirmed_at = session.confirm().await?,
                 }
             }
         };
-        self.lease.begin(leading.epoch, confirmed_at, self.lease_length);
+        let epoch = leading.epoch;
+        self.lease.begin(epoch, confirmed_at, self.lease_length);
         info!(epoch = leading.epoch, held = leading.held.is_some(), "leading");
+        *trouble = Trouble::default();
         if events.send(Event::Lead(leading)).await.is_err() {
             std::future::pending::<()>().await;
         }
-        // Side by side: a heartbeat that waits for a connection must not cost the leadership.
-        let showing = async {
+        let holder = session.holder();
+        let looking = async {
             loop {
-                self.show(Role::Leader).await;
-                tokio::time::sleep(beat).await;
+                tokio::time::sleep(self.beat()).await;
+                if let Err(error) = self.lock_is_here(holder).await {
+                    break error;
+                }
             }
         };
         let confirming = async {
             loop {
-                tokio::time::sleep(beat).await;
+                if let Err(error) = session.rest(self.beat()).await {
+                    break error;
+                }
                 match session.confirm().await {
                     Ok(at) => self.lease.renew(at, self.lease_length),
                     Err(error) => break error,
                 }
             }
         };
+        // Although we hold the lock: a takeover that was given up as lost (ours, or that of a daemon before us) has come to
+        // the server late. Nobody else would end this term, so it is begun anew.
+        let superseded = self.lease.until_superseded(epoch);
+        // Side by side: a heartbeat that waits for a connection must not cost the leadership.
         tokio::select! {
-            never = showing => never,
+            elsewhere = self.keep_showing(Role::Leader, home) => Err(elsewhere),
+            error = looking => Err(error),
             error = confirming => Err(error),
+            () = superseded => Err(StoreError::Answer {
+                statement: "daemon/control",
+                reason: format!("epoch {epoch} is over, a later one has begun"),
+            }),
         }
     }
 
-    async fn take_over(&self) -> Result<Leading, StoreError> {
-        let standing = self.store.standing().await?;
-        let hold = why_hold(&standing);
-        if let Some(reason) = &hold {
-            warn!(reason, "starting held: nothing is sent until `outboxd adopt`");
-            self.store.open_alarm("database_changed", "", reason).await?;
+    /// Between two confirmations, and between two heartbeats.
+    fn beat(&self) -> Duration {
+        self.lease_length / 4
+    }
+
+    /// Tries the lock until it is ours.
+    async fn stand_by(&self, session: &mut LeaderSession) -> Result<Moment, StoreError> {
+        let pause = self.beat().min(STANDBY_PAUSE);
+        loop {
+            session.rest(pause).await?;
+            if let Some(at) = session.try_lock().await? {
+                return Ok(at);
+            }
         }
-        if standing.remembered.is_some_and(|remembered| remembered != standing.present) {
-            // Before the epoch begins, for that stores which database this is: were it the other way round and this
-            // failed, the next try would see nothing to write again, and send what was sent.
-            self.reapply().await?;
+    }
+
+    async fn take_over(&self, holder: Option<i32>) -> Result<Leading, StoreError> {
+        self.lock_is_here(holder).await?;
+        let (standing, judgement) = self.hear_witnesses().await?;
+        let mut hold = None;
+        let mut uncertain = false;
+        match judgement {
+            Judgement::Certain => {}
+            Judgement::Changed { reason } => {
+                warn!(reason, "starting held: nothing is sent until `outboxd adopt`");
+                self.store.open_alarm("database_changed", "", &reason).await?;
+                hold = Some(reason);
+            }
+            Judgement::Uncertain { silent } if self.after_failover == AfterFailover::Send => {
+                warn!(silent, "the database failed over; going on as after_failover says");
+            }
+            Judgement::Uncertain { silent } => {
+                warn!(
+                    silent,
+                    "the database failed over, and nobody can tell what it lost: setting aside what was queued"
+                );
+                self.store.open_alarm("failover_uncertain", "", &failover::alarm_text(&silent, 0)).await?;
+                uncertain = true;
+            }
         }
-        let nonce = fresh_nonce();
-        let term =
-            self.store.take_over(nonce, &self.identity.instance, standing.present, hold.as_deref()).await?;
+        let instance = &self.life.identity.instance;
+        let term = self.store.take_over(instance, standing.present, hold.as_deref(), uncertain).await?;
+        let mut said = false;
         let unknown = loop {
-            match self.store.mark_unknown(term.epoch, &self.own_waves.list()).await {
+            match self.store.mark_unknown(term.epoch, &self.life.own_waves.list()).await {
                 Ok(count) => break count,
+                Err(StoreError::Locked { .. }) if said => {}
                 Err(StoreError::Locked { .. }) => {
-                    warn!("a row whose attempt was cut off is locked by somebody; waiting for it");
+                    said = true;
+                    let holders = self.store.lock_holders(true).await.ok().flatten();
+                    let holders = holders.as_deref().unwrap_or("nobody whom we can see");
+                    warn!(holders, "a row whose attempt was cut off is locked by somebody; waiting for it");
                 }
                 Err(error) => return Err(error),
             }
@@ -199,67 +264,79 @@ impl Candidate {
             warn!(unknown, "messages were under way when the last leader ended; their outcome is unknown");
         }
         let held = term.held.then(|| term.held_reason.unwrap_or_default());
-        Ok(Leading { epoch: term.epoch, nonce, held })
+        Ok(Leading { epoch: term.epoch, held, uncertain: term.uncertain })
     }
 
-    /// The database is another one than before: what it lost of our results is written again.
-    async fn reapply(&self) -> Result<(), StoreError> {
-        let remembered = self.memory.recall();
-        let mut written = 0;
-        for piece in remembered.chunks(1000) {
-            let results: Vec<LostResult<'_>> = piece
-                .iter()
-                .map(|result| LostResult {
-                    id: result.id,
-                    send_after_us: result.send_after_us,
-                    attempt: result.attempt,
-                    status: result.status,
-                    gateway: &result.gateway,
-                    reference: result.reference,
-                })
-                .collect();
-            written += self.store.reapply(&results).await?;
+    /// With two ways to the server (a pooler, and one past it) the lock may be held in another database than our
+    /// statements go to, by mistake or since the ways were switched to another server one after the other. It then
+    /// keeps nobody away. Nor may we keep it where the statements' way is closed: a pooler that is to be paused waits
+    /// for our transaction to end, and another daemon's way may be open.
+    async fn lock_is_here(&self, holder: Option<i32>) -> Result<(), StoreError> {
+        let (true, Some(holder)) = (self.database.has_two_ways(), holder) else { return Ok(()) };
+        match tokio::time::timeout(self.lease_length, self.store.sees_lock(holder)).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(StoreError::WrongWay {
+                what: "the lock is not held in the database that statements go to".to_owned(),
+                advice: "let url and direct_url lead to the same server; the pooler may have been switched to another",
+            }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                let waited = self.lease_length;
+                Err(StoreError::Unavailable(format!("nothing came through the pooler for {waited:?}")))
+            }
         }
-        if written > 0 {
-            warn!(messages = written, "the failover had lost their results; written again from memory");
-        }
-        Ok(())
     }
 
-    async fn show(&self, role: Role) {
-        // A heartbeat that fails is no reason to stop: the lock session tells whether we lead.
-        if let Err(error) = self.store.heartbeat(&self.identity, role, clock::now().since(self.started)).await
-        {
-            tracing::debug!(%error, "could not write the heartbeat");
+    /// Waits, for a bounded time, until everybody has spoken who may know what a failover lost. Longer than a lease:
+    /// a leader that has not noticed yet may send for so long.
+    async fn hear_witnesses(&self) -> Result<(Standing, Judgement), StoreError> {
+        let until = clock::now() + self.lease_length * 2;
+        let mut said = false;
+        loop {
+            let standing = self.store.standing().await?;
+            let witnesses = self.store.witnesses().await?;
+            let judgement = failover::judge(&standing, &witnesses);
+            let wait = judgement != Judgement::Certain && failover::worth_waiting(&standing, &witnesses);
+            if !wait || clock::now() >= until {
+                return Ok((standing, judgement));
+            }
+            if !std::mem::replace(&mut said, true) {
+                info!("the database failed over; waiting for the daemons that may know what it lost");
+            }
+            tokio::time::sleep(HEAR_AGAIN).await;
+        }
+    }
+
+    /// Ends when the database is another one than before.
+    async fn keep_showing(&self, role: Role, home: Cluster) -> StoreError {
+        loop {
+            if let Err(elsewhere) = self.life.show(&self.store, role, home).await {
+                return elsewhere;
+            }
+            tokio::time::sleep(self.beat()).await;
         }
     }
 }
 
-/// Whether this is another database than the one that messages were last sent from: a clone, a restored backup, or a
-/// replica promoted long after the last sign of life. Sending from it could send again what was sent already.
-pub fn why_hold(standing: &Standing) -> Option<String> {
-    let remembered = standing.remembered?;
-    let present = standing.present;
-    if remembered.system_identifier != present.system_identifier {
-        return Some(format!(
-            "this database is a copy: messages were last sent from cluster {}, this is cluster {}; if it is to send \
-             from now on, run `outboxd adopt`",
-            remembered.system_identifier, present.system_identifier
-        ));
-    }
-    let recent = standing.last_heartbeat.is_some_and(|age| age < FAILOVER_WITHIN);
-    if remembered.timeline != present.timeline && !recent {
-        return Some(format!(
-            "this database went back in time: it was restored or promoted (timeline {} instead of {}), and what was \
-             sent after its last sign of life is not in it; check the queue, then run `outboxd adopt`",
-            present.timeline, remembered.timeline
-        ));
-    }
-    None
+/// We neither lead nor stand by.
+#[derive(Debug)]
+struct Trouble {
+    pause: Duration,
+    complaints: Complaints,
 }
 
-fn fresh_nonce() -> Nonce {
-    Nonce::from_bits(random_bits())
+impl Default for Trouble {
+    fn default() -> Trouble {
+        Trouble { pause: RETRY_MIN, complaints: Complaints::default() }
+    }
+}
+
+impl Trouble {
+    fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(RETRY_MAX);
+        pause
+    }
 }
 
 /// Random bits from the operating system; should that fail, from the clock, which still differs from any earlier time.
@@ -271,41 +348,10 @@ pub fn random_bits() -> u64 {
 mod tests {
     use std::time::Duration;
 
-    use super::{Lease, why_hold};
+    use futures_util::FutureExt;
+
+    use super::Lease;
     use crate::clock;
-    use crate::store::leader::{Cluster, Standing};
-
-    fn standing(remembered: Option<(i64, i32)>, present: (i64, i32), heartbeat: Option<u64>) -> Standing {
-        let cluster = |(system_identifier, timeline)| Cluster { system_identifier, timeline };
-        Standing {
-            epoch: 1,
-            held: false,
-            held_code: None,
-            held_reason: None,
-            remembered: remembered.map(cluster),
-            present: cluster(present),
-            last_heartbeat: heartbeat.map(Duration::from_secs),
-        }
-    }
-
-    #[test]
-    fn a_new_outbox_and_an_unchanged_one_are_not_held() {
-        assert_eq!(why_hold(&standing(None, (7, 1), None)), None);
-        assert_eq!(why_hold(&standing(Some((7, 1)), (7, 1), Some(90_000))), None);
-    }
-
-    #[test]
-    fn a_copy_is_held_however_fresh_it_is() {
-        let reason = why_hold(&standing(Some((7, 1)), (8, 1), Some(1))).expect("held");
-        assert!(reason.contains("outboxd adopt"));
-    }
-
-    #[test]
-    fn a_promotion_is_held_only_when_the_last_sign_of_life_is_old() {
-        assert_eq!(why_hold(&standing(Some((7, 1)), (7, 2), Some(5))), None);
-        assert!(why_hold(&standing(Some((7, 1)), (7, 2), Some(4000))).is_some());
-        assert!(why_hold(&standing(Some((7, 3)), (7, 2), None)).is_some());
-    }
 
     #[test]
     fn a_lease_ends_by_itself_and_when_revoked() {
@@ -318,5 +364,14 @@ mod tests {
         assert!(!lease.holds(2));
         lease.renew(clock::Moment::ZERO, Duration::from_nanos(1));
         assert!(!lease.holds(2));
+    }
+
+    #[tokio::test]
+    async fn an_epoch_that_is_over_ends_its_term_and_no_later_one() {
+        let lease = Lease::default();
+        assert_eq!(lease.until_superseded(2).now_or_never(), None);
+        lease.supersede(2);
+        assert_eq!(lease.until_superseded(2).now_or_never(), Some(()));
+        assert_eq!(lease.until_superseded(3).now_or_never(), None);
     }
 }

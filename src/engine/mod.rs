@@ -1,17 +1,21 @@
 //! The engine: from a due row to a recorded result.
 //!
 //! One task decides ([`dispatch`]); everything else tells it what happened ([`Event`]) or does what it was told:
-//! `lead` holds the leadership, `wake` listens, `deliver` sends, `record` writes results back, `receipts` takes what
+//! `lead` holds the leadership, `wake` listens, `deliver` sends, `record` writes results back, `incoming` takes what
 //! the gateway reports later. A message's way: `dispatch` reads it, `compose` makes it ready, a wave is committed,
 //! `deliver` sends it, the verdict comes back as an event, `record` writes it.
 
+pub mod complaints;
 pub mod deliver;
 pub mod dispatch;
+pub mod failover;
+pub mod incoming;
 pub mod lead;
+pub mod life;
 pub mod memory;
 pub mod plan;
-pub mod receipts;
 pub mod record;
+pub mod refusals;
 pub mod route;
 pub mod wake;
 
@@ -22,14 +26,14 @@ use crate::engine::plan::{GatewayIndex, Read, Ready};
 use crate::engine::record::Done;
 use crate::engine::wake::Falling;
 use crate::gateway::ProbeFailure;
-use crate::message::{MessageId, Nonce};
+use crate::message::{MessageId, Nonce, TemplateRow};
 use crate::store::StoreError;
-use crate::store::control::Orders;
+use crate::store::control::{Doorbell, Orders};
 use crate::store::listen::Heard;
 use crate::store::queue::{DueRow, WaveKey, WaveOutcome};
 use crate::verdict::Verdict;
 
-/// A wave and the nonce in its references.
+/// A wave and the nonce in its references: random, so that an id that is used again has other references.
 #[derive(Debug, Clone, Copy)]
 pub struct WaveName {
     pub key: WaveKey,
@@ -68,12 +72,15 @@ pub enum Event {
     },
     /// Results are in the database.
     Recorded(Vec<Done>),
+    /// PostgreSQL refuses to write some results, for this reason; `None`: no longer.
+    ResultsRefused(Option<String>),
     Probed {
         gateway: GatewayIndex,
         result: Result<(), ProbeFailure>,
     },
-    Templates(Result<Vec<(String, String, String)>, StoreError>),
+    Templates(Result<Vec<TemplateRow>, StoreError>),
     NextDue(Result<Option<Duration>, StoreError>),
+    Doorbell(Result<Doorbell, StoreError>),
     /// What a person wants, asked in this epoch.
     Orders {
         epoch: i64,
@@ -83,6 +90,8 @@ pub enum Event {
     FellAsleep(Falling, Result<(), StoreError>),
     /// Rows were queued again by the sweep.
     Swept,
+    /// What a failover had made uncertain may have changed.
+    Settled,
     /// Stop in good order, and wait no longer than this for what is under way.
     Stop {
         grace: Duration,

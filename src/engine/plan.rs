@@ -20,7 +20,7 @@ use crate::clock::Moment;
 use crate::compose::Draft;
 use crate::engine::plan::cursor::Cursor;
 pub use crate::engine::plan::cursor::{Read, ReadKind};
-use crate::message::{AttemptNo, Lane, MessageId, Position, RowVersion};
+use crate::message::{AttemptNo, CreatedAt, Lane, MessageId, Position, RowVersion};
 
 /// Index of a gateway in the configuration's order.
 pub type GatewayIndex = usize;
@@ -39,6 +39,7 @@ pub struct Ready {
     pub version: RowVersion,
     pub lane: Lane,
     pub position: Position,
+    pub row_made: CreatedAt,
     pub attempts: AttemptNo,
     pub draft: Draft,
 }
@@ -419,10 +420,6 @@ impl Plan {
     /// Messages held: ready, under way or set aside.
     pub fn held(&self) -> usize {
         self.known.len()
-    }
-
-    pub fn under_way(&self, gateway: GatewayIndex) -> usize {
-        self.gateways[gateway].under_way
     }
 
     /// Everything held, for statements that must leave it alone.

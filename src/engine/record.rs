@@ -2,7 +2,7 @@
 //! goes out. No result is dropped: what cannot be written now is kept and written later, while `dispatch`, whose
 //! places stay taken, takes no new rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,23 +11,33 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock::{self, Moment};
 use crate::engine::Event;
-use crate::engine::memory::{Memory, Remembered};
+use crate::engine::complaints::Complaints;
+use crate::engine::life::Life;
 use crate::message::{MessageId, NotifyRef, Position, Status};
+use crate::store::failover::Fact;
 use crate::store::queue::WaveKey;
-use crate::store::record::{Fits, Misfit, Record, Recorded};
+use crate::store::record::{Fits, Misfit, RECORD, Record, Recorded};
 use crate::store::{Store, StoreError};
 
 /// Most results in one statement.
 const BATCH: usize = 1000;
 /// A row that somebody has locked is tried again after this.
 const LOCKED_PAUSE: Duration = Duration::from_millis(250);
+/// Results that wait for somebody's lock for longer are worth a word.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// A record that the server refuses by itself is tried again after this: somebody may mend the schema.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// Why a record that fits came to nothing.
+const SUPPRESSED: &str = concat!(
+    "it was carried out and changed nothing; a trigger or a rule of sms.outbox keeps rows from being changed, or ",
+    "outboxd.may_become is not outboxd's own"
+);
 /// Finished waves wait for a batch of results to travel with, but no longer than this.
 const FINISHED_PAUSE: Duration = Duration::from_millis(500);
-/// First and longest pause while the database cannot be reached.
+/// First and longest pause while the database cannot be reached. The places of what is not written yet are taken: when the
+/// database is back, nothing new may be sent until the next try.
 const TROUBLE_MIN: Duration = Duration::from_millis(50);
-const TROUBLE_MAX: Duration = Duration::from_secs(2);
+const TROUBLE_MAX: Duration = Duration::from_millis(500);
 
 /// A result and the place of its row.
 #[derive(Debug)]
@@ -55,13 +65,20 @@ pub struct Done {
 #[derive(Debug)]
 pub struct Recorder {
     store: Store,
-    memory: Arc<Memory>,
+    life: Arc<Life>,
     events: mpsc::Sender<Event>,
     pending: Vec<Entry>,
     /// Parts of a batch that the server refused, each to be written by itself: joined with others again, the record
     /// that is to blame would never stand alone, and hold up all of them.
     suspects: Vec<Vec<Entry>>,
     later: Vec<(Moment, Entry)>,
+    /// Results that the server refused when they stood alone, and that are not written yet.
+    refused: HashSet<MessageId>,
+    /// Results whose rows somebody keeps locked, and since when.
+    locked: HashMap<MessageId, Moment>,
+    /// The log has that they wait.
+    lock_said: bool,
+    complaints: Complaints,
     finished: Vec<WaveKey>,
     finished_since: Option<Moment>,
     trouble: Option<Trouble>,
@@ -75,14 +92,18 @@ struct Trouble {
 }
 
 impl Recorder {
-    pub fn new(store: Store, memory: Arc<Memory>, events: mpsc::Sender<Event>) -> Recorder {
+    pub fn new(store: Store, life: Arc<Life>, events: mpsc::Sender<Event>) -> Recorder {
         Recorder {
             store,
-            memory,
+            life,
             events,
             pending: Vec::new(),
             suspects: Vec::new(),
             later: Vec::new(),
+            refused: HashSet::new(),
+            locked: HashMap::new(),
+            lock_said: false,
+            complaints: Complaints::default(),
             finished: Vec::new(),
             finished_since: None,
             trouble: None,
@@ -98,7 +119,7 @@ impl Recorder {
             self.bring_back(now);
             let ready = self.has_work(now) && self.trouble.as_ref().is_none_or(|t| t.until <= now);
             if !ready {
-                if !open && self.is_empty() {
+                if !open && (self.is_empty() || self.may_leave_the_rest()) {
                     return;
                 }
                 tokio::select! {
@@ -138,6 +159,13 @@ impl Recorder {
             && self.suspects.is_empty()
             && self.later.is_empty()
             && self.finished.is_empty()
+    }
+
+    /// Only finished waves are left, and the database is away, not only one connection: it was tried again. A takeover
+    /// finds nothing open in them and deletes them.
+    fn may_leave_the_rest(&self) -> bool {
+        let away = self.trouble.as_ref().is_some_and(|trouble| trouble.pause > TROUBLE_MIN);
+        away && self.pending.is_empty() && self.suspects.is_empty() && self.later.is_empty()
     }
 
     fn has_work(&self, now: Moment) -> bool {
@@ -189,7 +217,7 @@ impl Recorder {
         self.finished_since = None;
         let sizes: Vec<(MessageId, bool)> =
             batch.iter().map(|r| (r.id, r.status == Status::Queued && !r.held)).collect();
-        let remembered = remember(&batch, &positions, clock::now());
+        let facts = facts(&batch);
         let outcome = match self.store.record(batch, &finished).await {
             Err((StoreError::Locked { .. }, batch)) => {
                 debug!("a row is locked by somebody; writing the others");
@@ -205,14 +233,19 @@ impl Recorder {
         match outcome {
             Ok(recorded) => {
                 if self.trouble.take().is_some() {
+                    self.complaints.are_over(RECORD.name);
                     info!("results are being written again");
                 }
                 // Also what did not fit or was locked: it was sent all the same.
-                self.memory.remember(remembered.into_iter(), clock::now());
+                self.life.memory.results.remember(facts, clock::now());
                 self.account(recorded, &sizes, &positions).await;
             }
-            Err((StoreError::Refused { reason, .. } | StoreError::Answer { reason, .. }, batch)) => {
-                self.split_refused(batch, &positions, &reason);
+            Err((error @ (StoreError::Refused { .. } | StoreError::Answer { .. }), batch)) => {
+                self.split_refused(batch, &positions, &error).await;
+            }
+            // Somebody has the whole table.
+            Err((StoreError::Locked { .. }, batch)) if !batch.is_empty() => {
+                self.wait_for_lock(batch, &positions).await;
             }
             Err((error, batch)) => {
                 self.keep(batch, &positions);
@@ -233,23 +266,39 @@ impl Recorder {
     }
 
     fn pause(&mut self, error: &StoreError) {
-        let pause = match &self.trouble {
-            None => {
-                warn!(%error, waiting = self.pending.len(), "cannot write results; keeping them and taking no new rows");
-                TROUBLE_MIN
-            }
-            Some(trouble) => (trouble.pause * 2).min(TROUBLE_MAX),
-        };
+        if self.complaints.is_news(error) {
+            warn!(%error, waiting = self.pending.len(), "cannot write results; keeping them and taking no new rows");
+        }
+        let pause = self.trouble.as_ref().map_or(TROUBLE_MIN, |trouble| (trouble.pause * 2).min(TROUBLE_MAX));
         self.trouble = Some(Trouble { pause, until: clock::now() + pause });
+    }
+
+    async fn wait_for_lock(&mut self, batch: Vec<Record>, positions: &HashMap<MessageId, Position>) {
+        let now = clock::now();
+        for record in batch {
+            self.locked.entry(record.id).or_insert(now);
+            self.later.push((now + LOCKED_PAUSE, with_position(record, positions)));
+        }
+        if self.lock_said || self.locked.values().all(|since| now.since(*since) < LOCK_PATIENCE) {
+            return;
+        }
+        self.lock_said = true;
+        let holders = self.store.lock_holders(true).await.ok().flatten();
+        let holders = holders.as_deref().unwrap_or("nobody whom we can see");
+        warn!(
+            results = self.locked.len(),
+            holders,
+            "results wait: somebody keeps their rows locked; they are written when that transaction ends"
+        );
     }
 
     /// The server refuses the statement. If one record is to blame, the others must not wait for it: halves are tried
     /// until it stands alone.
-    fn split_refused(
+    async fn split_refused(
         &mut self,
         mut batch: Vec<Record>,
         positions: &HashMap<MessageId, Position>,
-        reason: &str,
+        error: &StoreError,
     ) {
         if batch.len() > 1 {
             let half = batch.split_off(batch.len() / 2);
@@ -258,9 +307,42 @@ impl Recorder {
             }
         } else {
             for record in batch {
-                error!(message_id = record.id.0, reason, "PostgreSQL refuses to take a result; trying again");
-                self.later.push((clock::now() + REFUSED_PAUSE, with_position(record, positions)));
+                self.refuse(record, positions, error).await;
             }
+        }
+    }
+
+    /// Keeps a result that the server refuses.
+    async fn refuse(&mut self, record: Record, positions: &HashMap<MessageId, Position>, error: &StoreError) {
+        let id = record.id;
+        self.refused.insert(id);
+        self.later.push((clock::now() + REFUSED_PAUSE, with_position(record, positions)));
+        if self.complaints.is_news(error) {
+            error!(message_id = id.0, %error, "PostgreSQL refuses to take a result; keeping it and trying again");
+            // As with `Recorded`.
+            let _ = self.events.send(Event::ResultsRefused(Some(error.to_string()))).await;
+        } else {
+            debug!(message_id = id.0, %error, "refused again, or for the same reason as others");
+        }
+    }
+
+    async fn taken(&mut self, done: &[Done]) {
+        for done in done {
+            self.locked.remove(&done.id);
+        }
+        if self.locked.is_empty() && std::mem::take(&mut self.lock_said) {
+            info!("no result waits for a lock any more");
+        }
+        if self.refused.is_empty() {
+            return;
+        }
+        for done in done {
+            self.refused.remove(&done.id);
+        }
+        if self.refused.is_empty() {
+            self.complaints = Complaints::default();
+            info!("no result is refused any more");
+            let _ = self.events.send(Event::ResultsRefused(None)).await;
         }
     }
 
@@ -275,13 +357,19 @@ impl Recorder {
         for record in &locked {
             missing.insert(record.id, None);
         }
+        self.wait_for_lock(locked, positions).await;
         let again = clock::now() + LOCKED_PAUSE;
-        self.later.extend(locked.into_iter().map(|record| (again, with_position(record, positions))));
         let mut done: Vec<Done> = Vec::with_capacity(sizes.len());
         let mut notes: Vec<(Record, String)> = Vec::new();
         for misfit in misfits {
             let id = misfit.record.id;
             missing.insert(id, None);
+            if misfit.is_suppressed() {
+                let reason = SUPPRESSED.to_owned();
+                let error = StoreError::Refused { statement: "native/record", reason };
+                self.refuse(misfit.record, positions, &error).await;
+                continue;
+            }
             done.push(Done { id, queued_again: after_misfit(&misfit, positions) });
             notes.extend(note_of(misfit));
         }
@@ -291,37 +379,43 @@ impl Recorder {
             }
         }
         if !notes.is_empty() {
-            for (record, note) in &notes {
-                warn!(message_id = record.id.0, result = %record.status, note, "a result no longer fits its row");
-            }
             match self.store.note_attempts(&notes).await {
-                Ok(()) => {}
-                Err(error @ (StoreError::Refused { .. } | StoreError::Answer { .. })) => {
-                    error!(%error, "could not write these results into outboxd.attempt either");
+                Ok(()) => {
+                    for (record, note) in notes {
+                        let id = record.id.0;
+                        warn!(message_id = id, result = %record.status, note, "a result no longer fits its row");
+                    }
                 }
                 Err(error) => {
                     debug!(%error, "could not note these results yet");
                     done.retain(|done| notes.iter().all(|(record, _)| record.id != done.id));
-                    self.later.extend(notes.into_iter().map(|(r, _)| (again, with_position(r, positions))));
+                    let refused = matches!(error, StoreError::Refused { .. } | StoreError::Answer { .. });
+                    for (record, _) in notes {
+                        if refused {
+                            self.refuse(record, positions, &error).await;
+                        } else {
+                            self.later.push((again, with_position(record, positions)));
+                        }
+                    }
                 }
             }
         }
+        self.taken(&done).await;
         // Dispatch waits for these; when it is gone, the process is going down and the rows are written.
         let _ = self.events.send(Event::Recorded(done)).await;
     }
 }
 
 /// What a failover must not make us forget: what was sent, or may have been, or was refused by the gateway.
-fn remember(batch: &[Record], positions: &HashMap<MessageId, Position>, now: Moment) -> Vec<Remembered> {
+fn facts(batch: &[Record]) -> Vec<Fact> {
     batch
         .iter()
         .filter(|record| matches!(record.status, Status::Accepted | Status::Unknown | Status::Failed))
         .filter_map(|record| {
-            let Fits::Attempt(attempt) = record.fits else { return None };
-            Some(Remembered {
-                at: now,
+            let Fits::Attempt { number: attempt, row_made } = record.fits else { return None };
+            Some(Fact {
                 id: record.id,
-                send_after_us: positions.get(&record.id)?.send_after_us,
+                row_made,
                 attempt,
                 status: record.status,
                 gateway: Arc::clone(record.gateway.as_ref()?),
@@ -336,11 +430,13 @@ fn with_position(record: Record, positions: &HashMap<MessageId, Position>) -> En
     Entry { record, position }
 }
 
-/// A row that changed before it could be refused is looked at again.
+/// A row that changed before it could be refused, or that has the id of another now, is looked at again.
 fn after_misfit(misfit: &Misfit, positions: &HashMap<MessageId, Position>) -> Option<Position> {
     let requeued = match misfit.record.fits {
         Fits::Unchanged { .. } => misfit.found.is_some(),
-        Fits::Attempt(_) => misfit.found.as_ref().is_some_and(|found| found.status == Some(Status::Queued)),
+        Fits::Attempt { .. } => {
+            misfit.found.as_ref().is_some_and(|found| found.status == Some(Status::Queued))
+        }
     };
     positions.get(&misfit.record.id).copied().filter(|_| requeued)
 }
@@ -352,7 +448,12 @@ fn note_of(misfit: Misfit) -> Option<(Record, String)> {
     }
     let note = match (&misfit.found, misfit.record.status) {
         (_, Status::Queued | Status::Expired | Status::Cancelled) => return None,
-        (None, _) => "the row was deleted while its message was under way".to_owned(),
+        (None, _) => {
+            "its row was gone when the answer came: deleted, moved away, or hidden by a policy".to_owned()
+        }
+        (Some(_), _) if misfit.is_of_another() => {
+            "its row was deleted while it was under way, and another message has its id now".to_owned()
+        }
         (Some(found), _) => {
             let status = found.status.map_or("in an unknown state", Status::as_str);
             format!("the row is {status} after {} attempts and was left as it is", found.attempts)

@@ -123,6 +123,19 @@ impl Wakefulness {
         self.next_look = now;
     }
 
+    /// Whether the trigger may be relied upon from now on. True if that is news.
+    pub fn set_doorbell(&mut self, doorbell: bool, now: Moment) -> bool {
+        if self.doorbell == doorbell {
+            return false;
+        }
+        self.doorbell = doorbell;
+        if !doorbell {
+            self.wake_up();
+            self.next_look = now;
+        }
+        true
+    }
+
     /// New rows were found by a look.
     pub fn found(&mut self, new: usize, now: Moment) {
         if new == 0 {
@@ -250,10 +263,15 @@ pub async fn fall_asleep(store: &Store, falling: &Falling) -> Result<(), StoreEr
 }
 
 /// Keeps a LISTEN connection for the life of the process. A fault is said once, and once when it has gone.
-pub async fn listen(database: Database, instance: String, echo_every: Duration, events: mpsc::Sender<Event>) {
+pub async fn listen(
+    (database, store): (Database, Store),
+    instance: String,
+    echo_every: Duration,
+    events: mpsc::Sender<Event>,
+) {
     let mut deaf_said = false;
     loop {
-        match listen_once(&database, &instance, echo_every, &events, &mut deaf_said).await {
+        match listen_once((&database, &store), &instance, echo_every, &events, &mut deaf_said).await {
             Ok(()) => return,
             Err(error) => {
                 if !deaf_said {
@@ -271,13 +289,13 @@ pub async fn listen(database: Database, instance: String, echo_every: Duration, 
 
 /// `Ok`: nobody wants to hear any more.
 async fn listen_once(
-    database: &Database,
+    (database, store): (&Database, &Store),
     instance: &str,
     echo_every: Duration,
     events: &mpsc::Sender<Event>,
     deaf_said: &mut bool,
 ) -> Result<(), StoreError> {
-    let mut listener = Listener::connect(database, instance).await?;
+    let mut listener = Listener::connect(database, store, instance).await?;
     let mut number = 0_u64;
     loop {
         number += 1;

@@ -1,5 +1,5 @@
-//! An answer as it came over the wire, and what every dialect reads from it in the same way: the status alone,
-//! `Retry-After`, and text that may be shown to people.
+//! An answer as it came over the wire, and what every dialect reads from it in the same way: the status alone, and
+//! `Retry-After`.
 //!
 //! Pure: no clock. A `Retry-After` that names a date is measured against the answer's own `Date`, so that a wrong
 //! clock on this host does not matter.
@@ -11,15 +11,10 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::config::CodeClass;
-use crate::message::mask_msisdn;
 use crate::verdict::{DeferCause, Verdict};
 
 /// A gateway that asks for more patience than this is asked again anyway.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// Characters of gateway text that are kept in a reason.
-const QUOTE_CHARS: usize = 160;
-/// So many digits in a row in a gateway's text are taken for somebody's number.
-const NUMBER_DIGITS: usize = 7;
 
 #[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -55,9 +50,20 @@ impl Answer {
         (200..300).contains(&self.status) && !self.truncated
     }
 
+    /// The body as a JSON object with the fields of `T`. A list of the same values, which a derived reader would take as
+    /// well, is nobody's answer.
+    pub(super) fn object<'a, T: serde::Deserialize<'a>>(&'a self) -> Option<T> {
+        if self.body.trim_ascii_start().starts_with(b"{") { self.json() } else { None }
+    }
+
     /// The body as JSON, if it is complete and valid.
     pub(super) fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Option<T> {
-        if self.truncated { None } else { serde_json::from_slice(&self.body).ok() }
+        if self.truncated {
+            return None;
+        }
+        // All of it must be text: a derived reader looks at no field that it does not know.
+        let text = std::str::from_utf8(&self.body).ok()?;
+        serde_json::from_str(text).ok()
     }
 }
 
@@ -79,12 +85,12 @@ fn http_date(text: &str) -> Option<i64> {
     Some(parser.parse_timestamp(text.trim()).ok()?.as_second())
 }
 
-/// What a status means when the body does not decide. `said` is the gateway's own explanation, if it gave one.
+/// What a status means when the body does not decide.
 ///
 /// 408 is unknown although it reads like a refusal: some servers and balancers send it on idle connections, where
 /// it crosses with a request and is then taken for its answer.
-pub(super) fn by_status(answer: &Answer, said: Option<&str>) -> Verdict {
-    by_class(class_of_status(answer.status), answer, said)
+pub(super) fn by_status(answer: &Answer) -> Verdict {
+    by_class(class_of_status(answer.status), answer, None)
 }
 
 pub(super) const fn class_of_status(status: u16) -> CodeClass {
@@ -99,11 +105,12 @@ pub(super) const fn class_of_status(status: u16) -> CodeClass {
     }
 }
 
-/// The verdict of a class, in words. An `Accepted` carries no id: the dialect that knows one builds its own.
+/// The verdict of a class, in words. `said` is the gateway's own explanation, if it gave one, fit to be quoted. An
+/// `Accepted` carries no id: the dialect that knows one builds its own.
 pub(super) fn by_class(class: CodeClass, answer: &Answer, said: Option<&str>) -> Verdict {
     let status = answer.status;
-    let said = said.map(quote).filter(|text| !text.is_empty());
-    let with = |sentence: String| match &said {
+    let said = said.filter(|text| !text.is_empty());
+    let with = |sentence: String| match said {
         Some(text) => format!("{sentence}: \"{text}\""),
         None => sentence,
     };
@@ -142,7 +149,7 @@ pub(super) fn by_class(class: CodeClass, answer: &Answer, said: Option<&str>) ->
                 hint(status)
             ),
         ),
-        CodeClass::Unknown => Verdict::Unknown { reason: unclear(answer, said.as_deref()) },
+        CodeClass::Unknown => Verdict::Unknown { reason: unclear(answer, said) },
     }
 }
 
@@ -173,50 +180,13 @@ fn unclear(answer: &Answer, said: Option<&str>) -> String {
     }
 }
 
-/// Text of a gateway made fit for a row and a log: one line, short, and with numbers masked.
-pub(super) fn quote(text: &str) -> String {
-    let mut out = String::new();
-    let mut digits = String::new();
-    let mut kept = 0;
-    // Mask before cutting, or a number cut in two would show its first half.
-    for c in text.chars().take(4 * QUOTE_CHARS).chain(std::iter::once(' ')) {
-        if c.is_ascii_digit() {
-            digits.push(c);
-            continue;
-        }
-        if !digits.is_empty() {
-            let shown = if digits.len() >= NUMBER_DIGITS {
-                mask_msisdn(&digits)
-            } else {
-                std::mem::take(&mut digits)
-            };
-            digits.clear();
-            kept += shown.chars().count();
-            out.push_str(&shown);
-        }
-        let c = if c.is_control() || c.is_whitespace() { ' ' } else { c };
-        if !(c == ' ' && (out.is_empty() || out.ends_with(' '))) {
-            out.push(c);
-            kept += 1;
-        }
-        if kept >= QUOTE_CHARS {
-            out.truncate(out.char_indices().nth(QUOTE_CHARS).map_or(out.len(), |(at, _)| at));
-            out.push('…');
-            return out;
-        }
-    }
-    out.truncate(out.trim_end().len());
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use http::HeaderValue;
-    use proptest::prelude::{any, prop_assert, proptest};
 
-    use super::{Answer, by_status, quote};
+    use super::{Answer, by_status};
     use crate::verdict::{DeferCause, Verdict};
 
     fn wait(retry_after: &str, date: Option<&str>) -> Option<u64> {
@@ -246,32 +216,12 @@ mod tests {
     fn only_throttled_and_busy_answers_carry_a_wait() {
         let mut answer = Answer::new(404, "");
         answer.retry_after = Some(HeaderValue::from_static("5"));
-        assert!(matches!(by_status(&answer, None), Verdict::Deferred { retry_after: None, .. }));
+        assert!(matches!(by_status(&answer), Verdict::Deferred { retry_after: None, .. }));
         answer.status = 429;
         assert!(matches!(
-            by_status(&answer, None),
+            by_status(&answer),
             Verdict::Deferred { cause: DeferCause::Throttled, retry_after: Some(wait), .. }
                 if wait == Duration::from_secs(5)
         ));
-    }
-
-    #[test]
-    fn a_quoted_text_is_one_line_without_numbers() {
-        assert_eq!(
-            quote("  Invalid\r\n MSISDN\t353871234567, code 12 "),
-            "Invalid MSISDN 3538******67, code 12"
-        );
-        assert_eq!(quote("\u{0}\n"), "");
-    }
-
-    proptest! {
-        #[test]
-        fn a_quoted_text_is_short_and_shows_no_long_number(text in any::<String>(), number in "[0-9]{10,400}") {
-            let quoted = quote(&format!("{text}{number}{text}"));
-            prop_assert!(quoted.chars().count() <= 161);
-            prop_assert!(!quoted.chars().any(char::is_control));
-            let longest = quoted.split(|c: char| !c.is_ascii_digit()).map(str::len).max();
-            prop_assert!(longest.unwrap_or(0) < 7, "{}", quoted);
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! old one still serves. Wrong credentials are remembered: no further attempt is made until [`Auth::reset`], because
 //! the account may be locked after some. No password, and no text that repeats one, leaves this file.
 
+use std::slice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,9 +16,10 @@ use url::Url;
 
 use crate::clock::{Moment, now};
 use crate::config::{self, Secret};
-use crate::gateway::answer::{Answer, by_status, quote};
+use crate::gateway::answer::{Answer, by_status};
 use crate::gateway::egress::{ANSWER_BYTES, Egress, place_of};
 use crate::gateway::interactsms_v2::bearer;
+use crate::gateway::quote::Private;
 use crate::gateway::{BuildError, Deferral, parse_url};
 use crate::verdict::{DeferCause, Verdict};
 
@@ -99,8 +101,8 @@ impl State {
 }
 
 #[derive(Debug)]
-struct Failure {
-    deferral: Deferral,
+pub(super) struct Failure {
+    pub(super) deferral: Deferral,
     wrong_credentials: bool,
 }
 
@@ -212,9 +214,10 @@ impl Auth {
         self.read(&answer)
     }
 
-    fn read(&self, answer: &Answer) -> Result<(Secret, Duration), Failure> {
+    /// A token and how long it serves.
+    pub(super) fn read(&self, answer: &Answer) -> Result<(Secret, Duration), Failure> {
         let host = place_of(&self.url);
-        let own = answer.json::<Own>();
+        let own = answer.object::<Own>();
         if answer.is_whole_success() {
             let own = own.unwrap_or_default();
             let secret = own
@@ -228,9 +231,9 @@ impl Auth {
         }
         let error = own.as_ref().and_then(|own| own.error.as_deref());
         let described = own.as_ref().and_then(|own| own.error_description.as_deref()).or(error);
-        let said = described.map(|text| self.without_password(text)).unwrap_or_default();
+        let said = described.map(|text| self.quoted(text)).unwrap_or_default();
         match (answer.status, error) {
-            (429 | 500.., _) | (_, Some("temporarily_unavailable" | "server_error")) => {
+            (408 | 429 | 500.., _) | (_, Some("temporarily_unavailable" | "server_error")) => {
                 Err(temporary(answer, format!("could not log in: {host} is busy (HTTP {})", answer.status)))
             }
             (401, _) | (400..=499, Some(_)) => Err(Failure {
@@ -249,12 +252,9 @@ impl Auth {
         }
     }
 
-    fn without_password(&self, text: &str) -> String {
-        let password = self.password.expose();
-        if password.is_empty() || text.contains(password) {
-            return String::new();
-        }
-        format!(", \"{}\"", quote(text))
+    fn quoted(&self, text: &str) -> String {
+        let private = Private { secrets: slice::from_ref(&self.password), text: "" };
+        format!(", \"{}\"", private.quote(text))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -271,7 +271,7 @@ fn temporary(answer: &Answer, reason: String) -> Failure {
 
 /// A status that would meet every log-in at this address.
 fn plain(answer: &Answer, host: &str) -> Deferral {
-    let cause = match by_status(answer, None) {
+    let cause = match by_status(answer) {
         Verdict::Deferred { cause, .. } => cause,
         Verdict::Rejected { .. } => DeferCause::Misconfigured,
         Verdict::Accepted { .. } | Verdict::Unknown { .. } => DeferCause::Busy,
@@ -281,7 +281,9 @@ fn plain(answer: &Answer, host: &str) -> Deferral {
         _ => "check token_url",
     };
     let reason = format!("could not log in: {host} answered HTTP {}; {hint}", answer.status);
-    Deferral { cause, retry_after: answer.wait(), reason }
+    // Time does not mend what a person must.
+    let retry_after = answer.wait().filter(|_| !cause.needs_a_person());
+    Deferral { cause, retry_after, reason }
 }
 
 #[derive(Default, Deserialize)]
@@ -355,7 +357,9 @@ mod tests {
         let body = r#"{"access_token":"a.b.c","expires_in":120,"refresh_token":"x","token_type":"Bearer"}"#;
         let (token, life) = auth().read(&Answer::new(200, body)).unwrap();
         assert_eq!((token.expose(), life.as_secs()), ("a.b.c", 120));
-        for body in ["", "<html>", "{}", r#"{"access_token":""}"#, r#"{"access_token":"a\nb"}"#, "[]"] {
+        for body in
+            ["", "<html>", "{}", r#"{"access_token":""}"#, r#"{"access_token":"a\nb"}"#, "[]", r#"["a.b.c"]"#]
+        {
             let failure = failure(200, body);
             assert_eq!(
                 (failure.deferral.cause, failure.wrong_credentials),

@@ -18,7 +18,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 use crate::config;
-use crate::gateway::answer::{Answer, quote};
+use crate::gateway::answer::Answer;
+use crate::gateway::quote::quote;
 use crate::gateway::{BuildError, Deferral};
 use crate::verdict::DeferCause;
 

@@ -13,6 +13,7 @@ use url::Url;
 
 use crate::config::{self, CodeClass, Extract, HttpBody, HttpMethod, HttpRule, Secret};
 use crate::gateway::answer::{Answer, by_class, class_of_status};
+use crate::gateway::quote::Private;
 use crate::gateway::template::{Template, Values};
 use crate::gateway::{BuildError, Dialect, Prepared, parse_url};
 use crate::message::{Outgoing, Refusal};
@@ -231,7 +232,7 @@ impl Dialect for HttpTemplate {
         })
     }
 
-    fn verdict(&self, answer: &Answer) -> Verdict {
+    fn verdict(&self, answer: &Answer, private: Private<'_>) -> Verdict {
         let json = answer.json::<Value>();
         let class = self
             .rules
@@ -242,7 +243,7 @@ impl Dialect for HttpTemplate {
             return self.accepted(answer, json.as_ref());
         }
         let said = self.error.as_ref().and_then(|place| extract(place, answer, json.as_ref()));
-        by_class(class, answer, said.as_deref())
+        by_class(class, answer, said.map(|text| private.quote(&text)).as_deref())
     }
 }
 
@@ -256,9 +257,7 @@ impl HttpTemplate {
         let Some(place) = &self.message_id else {
             return Verdict::Accepted { gateway_message_id: None, note: None };
         };
-        match extract(place, answer, json)
-            .filter(|id| !id.is_empty() && id.chars().count() <= MESSAGE_ID_CHARS)
-        {
+        match extract(place, answer, json).filter(|id| is_id(id)) {
             Some(id) => Verdict::Accepted { gateway_message_id: Some(id), note: None },
             None => Verdict::Unknown {
                 reason: format!(
@@ -268,6 +267,12 @@ impl HttpTemplate {
             },
         }
     }
+}
+
+/// A sentence, a page or a whole object in its place shows that somebody else answered.
+fn is_id(text: &str) -> bool {
+    let foreign = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | '"');
+    !text.is_empty() && text.chars().count() <= MESSAGE_ID_CHARS && !text.contains(foreign)
 }
 
 fn matches(rule: &HttpRule, answer: &Answer, json: Option<&Value>) -> bool {
@@ -314,6 +319,7 @@ mod tests {
     use super::{HttpTemplate, base64};
     use crate::config::{self, CodeClass, Extract, HttpBody, HttpMethod, HttpRule, Secret};
     use crate::gateway::answer::Answer;
+    use crate::gateway::quote::Private;
     use crate::gateway::{Dialect, outgoing_for_tests};
     use crate::message::Encoding;
     use crate::verdict::{DeferCause, Verdict};
@@ -333,6 +339,7 @@ mod tests {
             message_id: None,
             error: None,
             plus: false,
+            password: None,
         }
     }
 
@@ -373,7 +380,8 @@ mod tests {
             prepared.url.query().unwrap(),
             "username=us+er&password=p%7Bw&from=Clinic&to=353871234567&text=a%26b+%C3%BC%2B&coding=2&charset=UTF-8"
         );
-        let verdict = |status, body: &'static str| dialect.verdict(&Answer::new(status, body));
+        let verdict =
+            |status, body: &'static str| dialect.verdict(&Answer::new(status, body), Private::default());
         assert!(matches!(verdict(202, "0: Accepted for delivery"), Verdict::Accepted { .. }));
         assert!(matches!(verdict(202, "3: Queued for later delivery"), Verdict::Accepted { .. }));
         assert!(matches!(verdict(202, "something else"), Verdict::Unknown { .. }));
@@ -441,7 +449,9 @@ mod tests {
         cfg.message_id = Some(Extract::JsonPointer("/messages/0/message-id".to_owned()));
         cfg.error = Some(Extract::JsonPointer("/messages/0/error-text".to_owned()));
         let dialect = HttpTemplate::build(&cfg).unwrap();
-        let verdict = |body: serde_json::Value| dialect.verdict(&Answer::new(200, body.to_string()));
+        let verdict = |body: serde_json::Value| {
+            dialect.verdict(&Answer::new(200, body.to_string()), Private::default())
+        };
         assert_eq!(
             verdict(json!({"messages": [{"status": "0", "message-id": "A1"}]})),
             Verdict::Accepted { gateway_message_id: Some("A1".to_owned()), note: None }
@@ -464,12 +474,27 @@ mod tests {
         let mut cfg = settings("http://127.0.0.1/send", HttpMethod::Get, fields(&[("content", "{text}")]));
         cfg.rules = vec![rule((200, 200), Some("Success"), CodeClass::Accepted)];
         cfg.message_id = Some(Extract::After("Success \"".to_owned()));
-        let verdict =
-            HttpTemplate::build(&cfg).unwrap().verdict(&Answer::new(200, "Success \"07033084-5cfd\""));
+        let answer = Answer::new(200, "Success \"07033084-5cfd\"");
+        let verdict = HttpTemplate::build(&cfg).unwrap().verdict(&answer, Private::default());
         assert_eq!(
             verdict,
             Verdict::Accepted { gateway_message_id: Some("07033084-5cfd".to_owned()), note: None }
         );
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_the_id_and_is_none_proves_nothing() {
+        let mut cfg = settings("http://127.0.0.1/send", HttpMethod::Get, fields(&[("content", "{text}")]));
+        cfg.rules = vec![rule((200, 200), None, CodeClass::Accepted)];
+        cfg.message_id = Some(Extract::Body);
+        let dialect = HttpTemplate::build(&cfg).unwrap();
+        let verdict = |body: &str| dialect.verdict(&Answer::new(200, body.to_owned()), Private::default());
+        for body in ["0A0000000123ABC1\n", "7e3f:9", "bWFpbA=="] {
+            assert!(matches!(verdict(body), Verdict::Accepted { .. }), "{body}");
+        }
+        for body in ["", "<html>Log in</html>", "Service unavailable", "{\"id\":1}", &"a".repeat(129)] {
+            assert!(matches!(verdict(body), Verdict::Unknown { .. }), "{body}");
+        }
     }
 
     #[test]
@@ -516,7 +541,8 @@ mod tests {
         ) {
             let mut answer = Answer::new(status, body.clone());
             answer.truncated = truncated;
-            if let Verdict::Accepted { .. } = HttpTemplate::build(&kannel()).unwrap().verdict(&answer) {
+            let verdict = HttpTemplate::build(&kannel()).unwrap().verdict(&answer, Private::default());
+            if let Verdict::Accepted { .. } = verdict {
                 prop_assert!(status == 202 && !truncated);
                 let body = body.trim_ascii_start();
                 prop_assert!(body.starts_with(b"0:") || body.starts_with(b"3:"));

@@ -17,7 +17,8 @@ use serde_json::Value;
 use url::Url;
 
 use crate::config::{self, Charset, CodeClass, Newline, Secret};
-use crate::gateway::answer::{Answer, by_class, by_status, quote};
+use crate::gateway::answer::{Answer, by_class, by_status};
+use crate::gateway::quote::Private;
 use crate::gateway::{BuildError, Dialect, Prepared, parse_url};
 use crate::message::{Outgoing, Refusal};
 use crate::verdict::Verdict;
@@ -100,23 +101,23 @@ impl Dialect for InteractsmsV1 {
         Ok(Prepared { method: Method::POST, url: self.url.clone(), headers, body: Bytes::from(body) })
     }
 
-    fn verdict(&self, answer: &Answer) -> Verdict {
+    fn verdict(&self, answer: &Answer, private: Private<'_>) -> Verdict {
         if answer.status != 200 || answer.truncated {
-            return by_status(answer, None);
+            return by_status(answer);
         }
-        let Some((code, said)) = self.status_line(answer) else { return by_status(answer, None) };
+        let Some((code, said)) = self.status_line(answer) else { return by_status(answer) };
         if code == "0" {
             return Verdict::Accepted { gateway_message_id: None, note: None };
         }
         if let Some(class) = self.codes.get(&code) {
-            return by_class(*class, answer, Some(&format!("code {code} {said}")));
+            return by_class(*class, answer, Some(&private.quote(&format!("code {code} {said}"))));
         }
         if !is_code(&code) {
-            return by_status(answer, None);
+            return by_status(answer);
         }
-        let mut reason = format!("the gateway refused the message with code {code}");
+        let mut reason = format!("the gateway refused the message with code {}", private.quote(&code));
         if !said.trim().is_empty() {
-            reason.push_str(&format!(": \"{}\"", quote(&said)));
+            reason.push_str(&format!(": \"{}\"", private.quote(&said)));
         }
         Verdict::Rejected { code: "gateway_refused", reason }
     }
@@ -153,7 +154,7 @@ impl InteractsmsV1 {
                 struct Own {
                     status: Value,
                 }
-                match answer.json::<Own>()?.status {
+                match answer.object::<Own>()?.status {
                     Value::String(text) => Cow::Owned(text),
                     Value::Number(number) => Cow::Owned(number.to_string()),
                     Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
@@ -249,6 +250,7 @@ mod tests {
     use super::InteractsmsV1;
     use crate::config::{self, Charset, CodeClass, Newline, Secret};
     use crate::gateway::answer::Answer;
+    use crate::gateway::quote::Private;
     use crate::gateway::{Dialect, outgoing_for_tests};
     use crate::verdict::{DeferCause, Verdict};
 
@@ -280,7 +282,7 @@ mod tests {
     }
 
     fn form_verdict(status: u16, body: &str) -> Verdict {
-        dialect(false).verdict(&Answer::new(status, body.to_owned()))
+        dialect(false).verdict(&Answer::new(status, body.to_owned()), Private::default())
     }
 
     #[test]
@@ -329,7 +331,7 @@ mod tests {
         for body in ["0\nRequest deferred successfully\n", "0", " 0 \r\nok", "\u{feff}0\nok"] {
             assert!(matches!(form_verdict(200, body), Verdict::Accepted { .. }), "{body:?}");
             let json = serde_json::json!({ "status": body }).to_string();
-            let verdict = dialect(true).verdict(&Answer::new(200, json));
+            let verdict = dialect(true).verdict(&Answer::new(200, json), Private::default());
             assert!(matches!(verdict, Verdict::Accepted { .. }), "{body:?}");
         }
         for body in
@@ -337,13 +339,25 @@ mod tests {
         {
             assert!(matches!(form_verdict(200, body), Verdict::Unknown { .. }), "{body:?}");
         }
-        for body in ["", "0", "{}", "[]", r#"{"status":null}"#, r#"{"status":true}"#, r#"{"Status":"0"}"#] {
-            let verdict = dialect(true).verdict(&Answer::new(200, body));
+        for body in [
+            "",
+            "0",
+            "{}",
+            "[]",
+            r#"["0"]"#,
+            r#"["7"]"#,
+            r#"{"status":null}"#,
+            r#"{"status":true}"#,
+            r#"{"Status":"0"}"#,
+        ] {
+            let verdict = dialect(true).verdict(&Answer::new(200, body), Private::default());
             assert!(matches!(verdict, Verdict::Unknown { .. }), "{body:?}");
         }
+        let not_utf8 = Answer::new(200, &b"{\"status\":\"0\",\"more\":\"\xe6\"}"[..]);
+        assert!(matches!(dialect(true).verdict(&not_utf8, Private::default()), Verdict::Unknown { .. }));
         let mut cut = Answer::new(200, "0\nRequest");
         cut.truncated = true;
-        assert!(matches!(dialect(false).verdict(&cut), Verdict::Unknown { .. }));
+        assert!(matches!(dialect(false).verdict(&cut, Private::default()), Verdict::Unknown { .. }));
     }
 
     #[test]
@@ -378,7 +392,7 @@ mod tests {
     proptest! {
         #[test]
         fn accepted_means_200_and_a_first_line_of_0(status in any::<u16>(), body in bodies(), json: bool) {
-            if let Verdict::Accepted { .. } = dialect(json).verdict(&Answer::new(status, body.clone())) {
+            if let Verdict::Accepted { .. } = dialect(json).verdict(&Answer::new(status, body.clone()), Private::default()) {
                 prop_assert_eq!(status, 200);
                 if !json {
                     let text = String::from_utf8_lossy(&body);

@@ -11,7 +11,8 @@ use serde_json::Value;
 use url::Url;
 
 use crate::config::{self, CodeClass, Secret};
-use crate::gateway::answer::{Answer, by_class, by_status, class_of_status, quote};
+use crate::gateway::answer::{Answer, by_class, by_status, class_of_status};
+use crate::gateway::quote::Private;
 use crate::gateway::{BuildError, Dialect, Prepared, parse_url};
 use crate::message::{Outgoing, Refusal};
 use crate::verdict::{DeferCause, Verdict};
@@ -80,25 +81,28 @@ impl Dialect for InteractsmsV2 {
         Ok(Prepared { method: Method::POST, url: self.url.clone(), headers, body: Bytes::from(body) })
     }
 
-    fn verdict(&self, answer: &Answer) -> Verdict {
-        let own = answer.json::<Own>();
+    fn verdict(&self, answer: &Answer, private: Private<'_>) -> Verdict {
+        let own = answer.object::<Own>();
         match answer.status {
             200..=299 => match own {
-                Some(own) if own.success => own.success_verdict(answer),
-                Some(own) => own.refusal(answer, CodeClass::Rejected),
-                None => by_status(answer, None),
+                Some(own) if own.success => own.success_verdict(answer, private),
+                Some(own) => own.refusal(answer, CodeClass::Rejected, private),
+                None => by_status(answer),
             },
             // Only the gateway itself can say that it did not take the message; a balancer in front of it, which
             // makes these three up when an answer is late, cannot.
             502..=504 => match own {
-                Some(own) if !own.success => own.refusal(answer, CodeClass::Busy),
-                _ => by_status(answer, None),
+                Some(own) if !own.success => own.refusal(answer, CodeClass::Busy, private),
+                _ => by_status(answer),
             },
             400 | 422 => match own {
-                Some(own) => own.refusal(answer, CodeClass::Rejected),
-                None => by_status(answer, None),
+                Some(own) => own.refusal(answer, CodeClass::Rejected, private),
+                None => by_status(answer),
             },
-            status => by_class(class_of_status(status), answer, own.and_then(|own| own.text()).as_deref()),
+            status => {
+                let said = own.and_then(|own| own.text()).map(|text| private.quote(&text));
+                by_class(class_of_status(status), answer, said.as_deref())
+            }
         }
     }
 }
@@ -141,7 +145,7 @@ impl Own {
     /// `success: true`. `errors` lists the recipients that were skipped while the others were taken. We send one
     /// recipient, so an entry that says anything can only be about it: it was skipped. The shape of an entry is
     /// not documented, hence any that carries text will do; one that carries none proves nothing.
-    fn success_verdict(&self, answer: &Answer) -> Verdict {
+    fn success_verdict(&self, answer: &Answer, private: Private<'_>) -> Verdict {
         if is_empty(&self.errors) {
             return Verdict::Accepted { gateway_message_id: None, note: None };
         }
@@ -151,12 +155,13 @@ impl Own {
                     .to_owned(),
             };
         }
-        self.refusal(answer, CodeClass::Rejected)
+        self.refusal(answer, CodeClass::Rejected, private)
     }
 
     /// Not accepted; `class` unless the text names something that we know.
-    fn refusal(&self, answer: &Answer, class: CodeClass) -> Verdict {
+    fn refusal(&self, answer: &Answer, class: CodeClass, private: Private<'_>) -> Verdict {
         let text = self.text();
+        let said = text.as_deref().map(|text| private.quote(text));
         match text.as_deref().and_then(recognise) {
             Some(Known::NoCredit) => Verdict::Deferred {
                 cause: DeferCause::NoCredit,
@@ -168,10 +173,10 @@ impl Own {
                 code: "sender_not_valid",
                 reason: format!(
                     "the gateway does not know this sender (\"{}\"); use one from the account's sender list",
-                    quote(text.as_deref().unwrap_or_default())
+                    said.as_deref().unwrap_or_default()
                 ),
             },
-            None => by_class(class, answer, text.as_deref()),
+            None => by_class(class, answer, said.as_deref()),
         }
     }
 
@@ -225,6 +230,7 @@ mod tests {
     use super::InteractsmsV2;
     use crate::config::{self, Secret};
     use crate::gateway::answer::Answer;
+    use crate::gateway::quote::Private;
     use crate::gateway::{Dialect, outgoing_for_tests};
     use crate::verdict::{DeferCause, Verdict};
 
@@ -240,7 +246,7 @@ mod tests {
     }
 
     fn verdict(status: u16, body: &str) -> Verdict {
-        dialect().verdict(&Answer::new(status, body.to_owned()))
+        dialect().verdict(&Answer::new(status, body.to_owned()), Private::default())
     }
 
     fn cause(status: u16, body: &str) -> Option<DeferCause> {
@@ -341,6 +347,9 @@ mod tests {
             (200, r#"{"success":true"#),
             (200, r#"{"success":"true"}"#),
             (200, r#"{"success":true,"success":true}"#),
+            (200, "[true]"),
+            (200, "[false]"),
+            (503, "[false]"),
             (200, "[]"),
             (200, "null"),
             (408, ""),
@@ -355,9 +364,9 @@ mod tests {
         }
         let mut cut = Answer::new(200, r#"{"success":true,"errors":[]}"#);
         cut.truncated = true;
-        assert!(matches!(dialect().verdict(&cut), Verdict::Unknown { .. }));
+        assert!(matches!(dialect().verdict(&cut, Private::default()), Verdict::Unknown { .. }));
         let not_utf8 = Answer::new(200, &b"{\"success\":true,\"message\":\"\xff\"}"[..]);
-        assert!(matches!(dialect().verdict(&not_utf8), Verdict::Unknown { .. }));
+        assert!(matches!(dialect().verdict(&not_utf8, Private::default()), Verdict::Unknown { .. }));
     }
 
     fn bodies() -> impl Strategy<Value = Vec<u8>> {
@@ -373,7 +382,7 @@ mod tests {
         fn accepted_means_whole_success_and_no_panic_ever(status in any::<u16>(), body in bodies(), truncated: bool) {
             let mut answer = Answer::new(status, body.clone());
             answer.truncated = truncated;
-            if let Verdict::Accepted { .. } = dialect().verdict(&answer) {
+            if let Verdict::Accepted { .. } = dialect().verdict(&answer, Private::default()) {
                 prop_assert!((200..300).contains(&status) && !truncated);
                 let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
                 prop_assert!(value["success"] == serde_json::json!(true));

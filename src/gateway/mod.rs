@@ -1,7 +1,7 @@
 //! One SMS gateway, seen from this side: hand it a message, get a verdict.
 //!
-//! A [`Dialect`] says how a message and an answer are written, one file each; `Sender` does all HTTP, `Auth` the
-//! log-in. Retrying, pacing, recording and routing are not done here: a verdict is all that goes back.
+//! A `Dialect` says how a message and an answer are written, one file each; [`Protocol`] is everything that is pure,
+//! `Sender` does all HTTP, `Auth` the log-in. Retrying, pacing, recording and routing are not done here: a verdict is all that goes back.
 
 mod answer;
 mod auth;
@@ -12,6 +12,8 @@ mod http_template;
 mod interactsms_v1;
 mod interactsms_v2;
 mod probe;
+mod protocol;
+mod quote;
 mod sender;
 mod template;
 
@@ -23,25 +25,28 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use url::Url;
 
-use crate::config::{self, HttpBody, Secret};
+use crate::config::{self, Secret};
+use crate::gateway::quote::Private;
 use crate::message::{Outgoing, Refusal};
 use crate::verdict::{DeferCause, Verdict};
 
 pub use crate::gateway::answer::Answer;
 pub use crate::gateway::departure::Gate;
 pub use crate::gateway::probe::{ProbeReport, SenderId};
+pub use crate::gateway::protocol::Protocol;
 
 /// How one kind of gateway wants messages and gives answers. Pure: no I/O, no clock, no state that changes.
 ///
 /// An implementation must call an answer accepted only when it is certainly the gateway's own and says so, and must
 /// call unknown whatever it does not recognise. It must not retry, sleep or log.
-pub trait Dialect: Send + Sync + fmt::Debug {
+trait Dialect: Send + Sync + fmt::Debug {
     /// The request that carries `messages`, for now always one. A refusal says that the message cannot be written in
     /// this dialect without changing it.
     fn request(&self, messages: &[Outgoing], token: Option<&Secret>) -> Result<Prepared, Refusal>;
 
-    /// What an answer means for the message that was sent. Any status and any bytes may come.
-    fn verdict(&self, answer: &Answer) -> Verdict;
+    /// What an answer means for the message that was sent. Any status and any bytes may come; of the gateway's words
+    /// none goes on that `private` has not quoted.
+    fn verdict(&self, answer: &Answer, private: Private<'_>) -> Verdict;
 }
 
 /// A request ready to be sent. An empty body means none.
@@ -117,40 +122,14 @@ fn parse_url(setting: &'static str, text: &str) -> Result<Url, BuildError> {
 pub struct Gateway {
     name: String,
     sender: sender::Sender,
-    probe: probe::Target,
 }
 
 impl Gateway {
     /// Reads `ca_file` and the system's certificate authorities; connects to nothing.
     pub fn build(config: &config::Gateway) -> Result<Gateway, BuildError> {
-        let (dialect, probe, auth, secrets): (Box<dyn Dialect>, _, _, _) = match &config.dialect {
-            config::Dialect::InteractsmsV2(cfg) => (
-                Box::new(interactsms_v2::InteractsmsV2::build(cfg)?),
-                probe::Target::sender_list(&cfg.api_url)?,
-                Some(auth::Auth::build(cfg)?),
-                vec![cfg.password.clone()],
-            ),
-            config::Dialect::InteractsmsV1(cfg) => (
-                Box::new(interactsms_v1::InteractsmsV1::build(cfg)?),
-                probe::Target::root_of(&cfg.url)?,
-                None,
-                vec![cfg.password.clone()],
-            ),
-            config::Dialect::Http(cfg) => (
-                Box::new(http_template::HttpTemplate::build(cfg)?),
-                probe::Target::root_of(cfg.url.split('?').next().unwrap_or_default())?,
-                None,
-                http_secrets(cfg),
-            ),
-        };
-        let mut urls = vec![probe.url()];
-        urls.extend(auth.as_ref().map(auth::Auth::url));
-        let egress = egress::Egress::build(config, &urls)?;
-        Ok(Gateway {
-            name: config.name.clone(),
-            sender: sender::Sender { dialect, egress, auth, secrets },
-            probe,
-        })
+        let protocol = Protocol::build(&config.dialect)?;
+        let egress = egress::Egress::build(config, &protocol.urls())?;
+        Ok(Gateway { name: config.name.clone(), sender: sender::Sender { protocol, egress } })
     }
 
     pub fn name(&self) -> &str {
@@ -166,30 +145,16 @@ impl Gateway {
 
     /// Finds out whether the gateway can be used, without sending anybody anything.
     pub async fn probe(&self) -> Result<ProbeReport, ProbeFailure> {
-        self.probe.run(&self.sender.egress, self.sender.auth.as_ref()).await
+        let protocol = &self.sender.protocol;
+        protocol.probe.run(&self.sender.egress, protocol.auth.as_ref()).await
     }
 
     /// A person has looked at the credentials: log in again even though that was refused before.
     pub fn reset(&self) {
-        if let Some(auth) = &self.sender.auth {
+        if let Some(auth) = &self.sender.protocol.auth {
             auth.reset();
         }
     }
-}
-
-/// Values that no placeholder fills in are taken for secrets if they are long enough not to be ordinary words.
-fn http_secrets(cfg: &config::HttpTemplate) -> Vec<Secret> {
-    let fields: &[(String, Secret)] = match &cfg.body {
-        HttpBody::Form(fields) => fields,
-        HttpBody::None | HttpBody::Json(_) => &[],
-    };
-    let query = cfg.url.split_once('?').map_or("", |(_, query)| query);
-    let in_query = form_urlencoded::parse(query.as_bytes()).map(|(_, value)| Secret::new(value));
-    let values = cfg.headers.iter().chain(fields).map(|(_, value)| value.clone()).chain(in_query);
-    values
-        .chain(cfg.basic_auth.iter().map(|(_, password)| password.clone()))
-        .filter(|value| !value.expose().contains('{') && value.expose().chars().count() >= 6)
-        .collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use http::header::AUTHORIZATION;
 use http::{Method, StatusCode};
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use url::Url;
 
 use crate::gateway::answer::{Answer, by_status};
@@ -19,6 +19,8 @@ use crate::verdict::{DeferCause, Verdict};
 
 /// An account may have many senders.
 const SENDER_LIST_BYTES: usize = 1024 * 1024;
+/// Longest name that is taken for a sender; handsets show eleven characters.
+const SENDER_CHARS: usize = 40;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeReport {
@@ -26,12 +28,18 @@ pub struct ProbeReport {
     pub senders: Option<Vec<SenderId>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SenderId {
     pub name: String,
     /// 0: ComReg sender ID. 1: international, does not reach Irish numbers. 2: numeric.
-    #[serde(default, rename = "type")]
     pub kind: Option<i64>,
+}
+
+impl SenderId {
+    fn read(listed: &Map<String, Value>) -> Option<SenderId> {
+        let name = listed.get("name")?.as_str()?.to_owned();
+        Some(SenderId { name, kind: listed.get("type").and_then(Value::as_i64) })
+    }
 }
 
 #[derive(Debug)]
@@ -57,6 +65,14 @@ impl Target {
     pub(super) fn url(&self) -> &Url {
         match self {
             Target::SenderList(url) | Target::Root(url) => url,
+        }
+    }
+
+    /// What an answer says about the senders; `None` where they are not asked for.
+    pub(super) fn senders(&self, answer: &Answer) -> Option<Result<ProbeReport, Deferral>> {
+        match self {
+            Target::SenderList(url) => Some(senders(answer, url)),
+            Target::Root(_) => None,
         }
     }
 
@@ -108,12 +124,17 @@ async fn list(url: &Url, egress: &Egress, auth: &Auth) -> Result<Answer, Deferra
 
 fn senders(answer: &Answer, url: &Url) -> Result<ProbeReport, Deferral> {
     if answer.is_whole_success()
-        && let Some(senders) = answer.json::<Vec<SenderId>>()
+        && let Some(listed) = answer.json::<Vec<Map<String, Value>>>()
+        && let Some(mut senders) = listed.iter().map(SenderId::read).collect::<Option<Vec<_>>>()
     {
+        // They are shown on people's terminals; what no handset could show is no sender.
+        senders.retain(|sender| {
+            sender.name.chars().count() <= SENDER_CHARS && !sender.name.contains(char::is_control)
+        });
         return Ok(ProbeReport { senders: Some(senders) });
     }
     let place = place_of(url);
-    Err(match by_status(answer, None) {
+    Err(match by_status(answer) {
         Verdict::Deferred { cause, retry_after, reason } => Deferral { cause, retry_after, reason },
         Verdict::Accepted { .. } | Verdict::Rejected { .. } | Verdict::Unknown { .. } => Deferral {
             cause: DeferCause::Busy,

@@ -6,37 +6,32 @@
 //! once with a fresh token.
 
 use std::fmt;
-use std::slice;
 use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::{sleep, timeout};
 
 use crate::config::Secret;
-use crate::gateway::answer::{Answer, quote};
+use crate::gateway::answer::Answer;
 use crate::gateway::auth::Auth;
 use crate::gateway::departure::{Departure, Fate, Gate, OneWayBody, SettleOnDrop};
 use crate::gateway::egress::{ANSWER_BYTES, Egress, connect_failure, place_of, read_answer, root_cause};
-use crate::gateway::{Deferral, Dialect, Prepared};
+use crate::gateway::protocol::Protocol;
+use crate::gateway::{Deferral, Prepared};
 use crate::message::Outgoing;
 use crate::verdict::{DeferCause, Verdict};
 
 /// The client's own connect timeout comes first and explains itself better; this is the net below it.
 const CONNECT_SLACK: Duration = Duration::from_secs(1);
-/// Characters of a message that, found in a gateway's text, show that the gateway repeats the message.
-const ECHO_CHARS: usize = 8;
 
 pub(super) struct Sender {
-    pub(super) dialect: Box<dyn Dialect>,
+    pub(super) protocol: Protocol,
     pub(super) egress: Egress,
-    pub(super) auth: Option<Auth>,
-    /// What a gateway's text must not bring into a row or a log.
-    pub(super) secrets: Vec<Secret>,
 }
 
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").field("dialect", &self.dialect).finish_non_exhaustive()
+        f.debug_struct("Sender").field("protocol", &self.protocol).finish_non_exhaustive()
     }
 }
 
@@ -45,15 +40,14 @@ type Exchanged = Result<Answer, Verdict>;
 
 impl Sender {
     pub(super) async fn send(&self, message: &Outgoing, gate: &Gate) -> Verdict {
-        let exchanged = match &self.auth {
+        let exchanged = match &self.protocol.auth {
             None => self.exchange(message, None, gate).await,
             Some(auth) => self.exchange_logged_in(auth, message, gate).await,
         };
-        let verdict = match exchanged {
-            Ok(answer) => self.dialect.verdict(&answer),
+        match exchanged {
+            Ok(answer) => self.protocol.verdict(&answer, message),
             Err(verdict) => verdict,
-        };
-        self.redacted(verdict, message)
+        }
     }
 
     async fn exchange_logged_in(&self, auth: &Auth, message: &Outgoing, gate: &Gate) -> Exchanged {
@@ -70,8 +64,8 @@ impl Sender {
     /// One request, at most once on the wire.
     async fn exchange(&self, message: &Outgoing, token: Option<&Secret>, gate: &Gate) -> Exchanged {
         let prepared = self
-            .dialect
-            .request(slice::from_ref(message), token)
+            .protocol
+            .request(message, token)
             .map_err(|refusal| Verdict::Rejected { code: refusal.code, reason: refusal.reason })?;
         let place = place_of(&prepared.url);
         let departure = Departure::new(gate);
@@ -131,29 +125,6 @@ impl Sender {
                 Verdict::from(Deferral::unreachable(format!("no connection to {place} in time")))
             }
         }
-    }
-
-    /// A gateway may repeat in its answer what it was sent. Neither the text nor a credential goes further.
-    fn redacted(&self, mut verdict: Verdict, message: &Outgoing) -> Verdict {
-        let (Verdict::Rejected { reason, .. }
-        | Verdict::Deferred { reason, .. }
-        | Verdict::Unknown { reason }) = &mut verdict
-        else {
-            return verdict;
-        };
-        let text: String = quote(&message.text).chars().take(ECHO_CHARS).collect();
-        let echo = Some(text.as_str()).filter(|text| text.chars().count() == ECHO_CHARS);
-        let secrets = self.secrets.iter().map(Secret::expose).filter(|text| !text.is_empty());
-        // Our own words before the quotation may well have some in common with the text.
-        let quotation = reason.find('"').unwrap_or(reason.len());
-        let hidden = echo.map(|text| (quotation, text)).into_iter().chain(secrets.map(|secret| (0, secret)));
-        for (from, hidden) in hidden {
-            if let Some(at) = reason.get(from..).and_then(|searched| searched.find(hidden)) {
-                reason.truncate(from + at);
-                reason.push_str("[left out]");
-            }
-        }
-        verdict
     }
 }
 

@@ -59,6 +59,14 @@ impl Template {
         Ok(Template(pieces))
     }
 
+    /// The text, if no message fills in anything.
+    pub(super) fn literal(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [Piece::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+
     /// Hands over the parts in order, each with whether it was literal.
     pub(super) fn fill<'a>(&'a self, values: Values<'a>, mut part: impl FnMut(&str, bool)) {
         for piece in &self.0 {

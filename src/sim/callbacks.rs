@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::sim::agenda::{Event, after_ms};
 use crate::sim::hub::Hub;
@@ -21,6 +22,7 @@ use crate::sim::ledger::{Slip, Stage, Ticket};
 use crate::sim::payload;
 use crate::sim::script::Target;
 use crate::sim::settings::Settings;
+use crate::sim::times::Times;
 
 /// A receiver's answer beyond this is not read; its connection is given up.
 const LONGEST_ANSWER: usize = 64 << 10;
@@ -85,6 +87,8 @@ pub(super) struct Outbound {
     /// Receipts that wait to be sent newest first.
     held: Mutex<Vec<What>>,
     last_error: Mutex<Option<String>>,
+    /// From posting a callback to its answer.
+    pub(super) times: Times,
 }
 
 impl Default for Outbound {
@@ -94,6 +98,7 @@ impl Default for Outbound {
             ready: Semaphore::new(0),
             held: Mutex::default(),
             last_error: Mutex::default(),
+            times: Times::default(),
         }
     }
 }
@@ -113,6 +118,7 @@ impl Outbound {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.times.clear();
     }
 
     /// Why the last failed callback failed.
@@ -197,8 +203,14 @@ pub(super) async fn run(hub: Arc<Hub>) {
             continue;
         };
         let limit = Duration::from_millis(settings.callbacks.timeout_ms);
+        let begun = Instant::now();
         let posted = match tokio::time::timeout(limit, lines.post(&letter)).await {
-            Ok(posted) => posted,
+            Ok(posted) => {
+                if posted.is_ok() {
+                    hub.outbound.times.add(begun.elapsed());
+                }
+                posted
+            }
             Err(_) => {
                 lines.drop_line(&letter);
                 Err("no answer in time".to_owned())

@@ -17,6 +17,12 @@ macro_rules! counters {
             /// Messages that may still be accepted; absent: no end.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub credits: Option<u64>,
+            /// Microseconds within which half of the callbacks that were taken were answered; absent: none yet.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub callback_p50_us: Option<u64>,
+            /// The same for 99 in 100.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub callback_p99_us: Option<u64>,
         }
 
         #[derive(Debug, Default)]
@@ -28,7 +34,12 @@ macro_rules! counters {
 
         impl Counters {
             pub(super) fn read(&self) -> State {
-                State { $($name: self.$name.read(),)+ credits: None }
+                State {
+                    $($name: self.$name.read(),)+
+                    credits: None,
+                    callback_p50_us: None,
+                    callback_p99_us: None,
+                }
             }
 
             /// All to zero, but for what counts open things.

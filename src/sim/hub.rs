@@ -133,7 +133,12 @@ impl Hub {
 
     pub(super) fn with_credits(&self, state: State) -> State {
         let credits = self.credits.load(Ordering::SeqCst);
-        State { credits: (credits != NO_END).then_some(credits), ..state }
+        State {
+            credits: (credits != NO_END).then_some(credits),
+            callback_p50_us: self.outbound.times.within(0.5),
+            callback_p99_us: self.outbound.times.within(0.99),
+            ..state
+        }
     }
 
     pub(super) fn freeze(&self) {

@@ -44,6 +44,7 @@ mod server;
 pub mod settings;
 mod smsc;
 mod stamp;
+mod times;
 
 /// A running simulator. Dropping it ends it: connections are cut, what is under way is forgotten.
 #[derive(Debug)]

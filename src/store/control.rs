@@ -1,11 +1,14 @@
-//! What the daemon shows to people and hears from them through the database: heartbeat, alarms, gateways, hold and
-//! resume; and the register that the doorbell reads.
+//! What the daemon shows to people and hears from them through the database: alarms, gateways, hold and resume; and the
+//! register that the doorbell reads.
 
 use std::time::Duration;
 
+use crate::clock::Moment;
+use crate::store::failover::Uncertain;
+pub use crate::store::statement::CONTROL;
 use crate::store::statement::{
-    ALARM_CLEAR, ALARM_OPEN, CONTROL, DOORBELL, FAREWELL, GATEWAY_STATE, HEARTBEAT, REGISTER, SLEEP_BARRIER,
-    SLEEP_SETTLED,
+    ACKNOWLEDGE, ALARM_CLEAR, ALARM_CLEAR_SINCE, ALARM_OPEN, DOORBELL, FAREWELL, GATEWAY_STATE, LOCK_HOLDERS,
+    NUMBER_PLAN, REFUSALS_OVER, REGISTER, SLEEP_BARRIER, SLEEP_SETTLED,
 };
 use crate::store::{Store, StoreError, column};
 
@@ -17,6 +20,7 @@ pub struct Identity {
     pub host: String,
     pub pid: i32,
     pub version: &'static str,
+    pub started: Moment,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +29,24 @@ pub enum Role {
     Standby,
 }
 
-/// What a person may have asked for.
+/// Microseconds since 1970 by the database's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct DatabaseClock {
+    pub us: i64,
+    /// When any daemon wrote its last heartbeat.
+    pub last_sign_of_life_us: Option<i64>,
+}
+
+impl Role {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Role::Leader => "leader",
+            Role::Standby => "standby",
+        }
+    }
+}
+
+/// What a person, or a daemon that took callbacks, may have asked for.
 #[derive(Debug)]
 pub struct Orders {
     /// Our epoch is still the present one.
@@ -34,6 +55,10 @@ pub struct Orders {
     pub held_reason: Option<String>,
     /// Gateways that are to be tried again.
     pub resumed: Vec<String>,
+    /// Gateways that are to be stopped, and why.
+    pub stopped: Vec<(String, String)>,
+    pub clock: DatabaseClock,
+    pub uncertain: Option<Uncertain>,
 }
 
 /// What the database says about the doorbell.
@@ -43,6 +68,8 @@ pub struct Doorbell {
     pub rings: bool,
     /// A transaction that rang cannot be prepared, so ringing would break applications that prepare theirs.
     pub prepared_transactions: bool,
+    /// Row-level security hides no messages from us.
+    pub sees_rows: bool,
 }
 
 /// Marks the moment after which a transaction cannot have seen the register say "awake".
@@ -53,50 +80,49 @@ pub struct SleepBarrier {
 }
 
 impl Store {
-    pub async fn heartbeat(&self, me: &Identity, role: Role, running: Duration) -> Result<(), StoreError> {
-        let role = match role {
-            Role::Leader => "leader",
-            Role::Standby => "standby",
-        };
-        self.query(
-            HEARTBEAT,
-            &[
-                /* instance */ &me.instance,
-                /* host */ &me.host,
-                /* pid */ &me.pid,
-                /* version */ &me.version,
-                /* role */ &role,
-                /* started */ &running.as_secs_f64(),
-            ],
-        )
-        .await?;
-        Ok(())
-    }
-
+    /// To be said after the last heartbeat, with everything recorded.
     pub async fn farewell(&self, me: &Identity) -> Result<(), StoreError> {
         self.query(FAREWELL, &[/* instance */ &me.instance]).await?;
         Ok(())
     }
 
     pub async fn orders(&self, epoch: i64) -> Result<Orders, StoreError> {
-        let row = self.query_one(CONTROL, &[/* epoch */ &epoch]).await?;
+        let row = self.query_one(CONTROL, &[/* epoch */ &epoch, /* timeline */ &self.expected.get()]).await?;
         Ok(Orders {
             leads: column(CONTROL, &row, 0)?,
             held: column(CONTROL, &row, 1)?,
             held_reason: column(CONTROL, &row, 2)?,
             resumed: column(CONTROL, &row, 3)?,
+            stopped: column::<Vec<String>>(CONTROL, &row, 4)?
+                .into_iter()
+                .zip(column::<Vec<String>>(CONTROL, &row, 5)?)
+                .collect(),
+            uncertain: Uncertain::of(CONTROL, &row, 6)?,
+            clock: DatabaseClock {
+                us: column(CONTROL, &row, 8)?,
+                last_sign_of_life_us: column(CONTROL, &row, 9)?,
+            },
         })
     }
 
-    /// `state`: open, waiting or stopped.
+    /// `state`: open, waiting or stopped. False: another epoch has begun, and its leader knows better.
     pub async fn show_gateway(
         &self,
         name: &str,
         state: &'static str,
         reason: Option<&str>,
-    ) -> Result<(), StoreError> {
-        self.query(GATEWAY_STATE, &[/* name */ &name, /* state */ &state, /* reason */ &reason]).await?;
-        Ok(())
+        epoch: i64,
+    ) -> Result<bool, StoreError> {
+        let shown = self
+            .query(
+                GATEWAY_STATE,
+                &[
+                    /* name */ &name, /* state */ &state, /* reason */ &reason,
+                    /* epoch */ &epoch,
+                ],
+            )
+            .await?;
+        Ok(!shown.is_empty())
     }
 
     pub async fn open_alarm(&self, code: &'static str, subject: &str, text: &str) -> Result<(), StoreError> {
@@ -109,9 +135,49 @@ impl Store {
         Ok(())
     }
 
+    /// The same, unless it was raised longer ago than that.
+    pub async fn clear_alarm_since(
+        &self,
+        code: &'static str,
+        subject: &str,
+        seconds: f64,
+    ) -> Result<(), StoreError> {
+        self.query(ALARM_CLEAR_SINCE, &[/* code */ &code, /* subject */ &subject, /* age */ &seconds])
+            .await?;
+        Ok(())
+    }
+
+    /// Clears alarms about refused requests that have been shown for long enough.
+    pub async fn clear_old_refusals(&self) -> Result<(), StoreError> {
+        self.query(REFUSALS_OVER, &[]).await?;
+        Ok(())
+    }
+
+    /// A person has dealt with refused requests. Returns how many alarms that were.
+    pub async fn acknowledge(&self) -> Result<i64, StoreError> {
+        let row = self.query_one(ACKNOWLEDGE, &[]).await?;
+        column(ACKNOWLEDGE, &row, 0)
+    }
+
+    /// How functions in SQL read national numbers.
+    pub async fn set_number_plan(&self, country: Option<&str>, trunk: &str) -> Result<(), StoreError> {
+        self.query(NUMBER_PLAN, &[/* country */ &country, /* trunk */ &trunk]).await?;
+        Ok(())
+    }
+
+    /// Who holds a lock that can keep us from working, in words.
+    pub async fn lock_holders(&self, of_rows: bool) -> Result<Option<String>, StoreError> {
+        let row = self.query_one(LOCK_HOLDERS, &[/* of rows */ &of_rows]).await?;
+        column(LOCK_HOLDERS, &row, 0)
+    }
+
     pub async fn doorbell(&self) -> Result<Doorbell, StoreError> {
         let row = self.query_one(DOORBELL, &[]).await?;
-        Ok(Doorbell { rings: column(DOORBELL, &row, 0)?, prepared_transactions: column(DOORBELL, &row, 1)? })
+        Ok(Doorbell {
+            rings: column(DOORBELL, &row, 0)?,
+            prepared_transactions: column(DOORBELL, &row, 1)?,
+            sees_rows: column(DOORBELL, &row, 2)?,
+        })
     }
 
     /// The doorbell stays silent for so long: we are looking anyway.

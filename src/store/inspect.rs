@@ -1,9 +1,13 @@
-//! What `outboxd check` looks at in the database: the server, the role's privileges, triggers and indexes.
+//! What `outboxd check` looks at in the database: the server, the role's privileges, statements, triggers and indexes.
 //!
 //! Judges nothing: what is good or bad about it, and what to do, is said by the command.
 
-use crate::store::statement::{CHECK_GRANTS, CHECK_INDEXES, CHECK_SERVER, CHECK_TRIGGERS};
-use crate::store::{Store, StoreError, column};
+use crate::config::Database;
+use crate::message::Status;
+use crate::store::statement::{
+    ALL, CHECK_ARROWS, CHECK_COLUMNS, CHECK_GRANTS, CHECK_INDEXES, CHECK_SERVER, CHECK_TRIGGERS, PLACE,
+};
+use crate::store::{Store, StoreError, classify, column};
 
 /// Where we are connected, and as whom.
 #[derive(Debug, Clone)]
@@ -44,10 +48,71 @@ pub struct Trigger {
     pub name: String,
     /// Part of the doorbell; the others fill in defaults.
     pub rings: bool,
+    pub exists: bool,
     pub fires: bool,
 }
 
+/// One database among all there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub system_identifier: i64,
+    pub oid: u32,
+    pub database: String,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // PostgreSQL's tools print it unsigned.
+        write!(f, "{} of cluster {}", self.database, self.system_identifier.cast_unsigned())
+    }
+}
+
+/// A statement that the server would not run, because of the schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    pub statement: &'static str,
+    pub reason: String,
+}
+
+/// A column of the outbox with another type than the one that it was made with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retyped {
+    pub column: String,
+    pub present: String,
+    pub wanted: String,
+}
+
 impl Store {
+    async fn place(&self) -> Result<Place, StoreError> {
+        let row = self.query_one(PLACE, &[]).await?;
+        Ok(Place {
+            system_identifier: column(PLACE, &row, 0)?,
+            oid: column(PLACE, &row, 1)?,
+            database: column(PLACE, &row, 2)?,
+        })
+    }
+
+    /// Takes the second way and looks where it leads. An error unless that is the database where this store's
+    /// statements go: a lock over there would not lock this one.
+    pub async fn compare_ways(&self, direct: &Database) -> Result<(), StoreError> {
+        let (here, there) = (self.place().await?, Store::open(direct)?.place().await?);
+        if here == there {
+            return Ok(());
+        }
+        Err(StoreError::WrongWay {
+            what: format!("direct_url leads to {there}, url to {here}"),
+            advice: "both must lead to the same database: the lock in one protects what is sent from the other",
+        })
+    }
+
+    /// Whether a statement comes through while a transaction is open, as it is all the time when the leader's lock
+    /// has no other way.
+    pub async fn passes_beside_a_transaction(&self) -> Result<(), StoreError> {
+        let open = self.begin(PLACE, 2 * self.timeout).await?;
+        self.place().await?;
+        open.commit().await
+    }
+
     pub async fn server(&self) -> Result<Server, StoreError> {
         let row = self.query_one(CHECK_SERVER, &[]).await?;
         Ok(Server {
@@ -86,7 +151,58 @@ impl Store {
                 Ok(Trigger {
                     name: column(CHECK_TRIGGERS, row, 0)?,
                     rings: column(CHECK_TRIGGERS, row, 1)?,
-                    fires: column(CHECK_TRIGGERS, row, 2)?,
+                    exists: column(CHECK_TRIGGERS, row, 2)?,
+                    fires: column(CHECK_TRIGGERS, row, 3)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Has the server read every statement without running any: a column that is missing or has another type is found
+    /// before a message waits for it.
+    pub async fn unusable_statements(&self) -> Result<Vec<Unusable>, StoreError> {
+        let client = self.connection().await?;
+        let work = async {
+            let mut unusable = Vec::new();
+            for statement in ALL {
+                match self.way.read(&client, *statement).await.map_err(|error| classify(*statement, &error)) {
+                    Ok(_) => {}
+                    Err(StoreError::Refused { statement, reason }) => {
+                        unusable.push(Unusable { statement, reason });
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(unusable)
+        };
+        tokio::time::timeout(self.timeout, work)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable(format!("no answer within {:?}", self.timeout))))
+    }
+
+    /// Changes of state that the database allows and the program does not, or the other way round.
+    pub async fn wrong_arrows(&self) -> Result<Vec<(Status, Status)>, StoreError> {
+        let all: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
+        let rows = self.query(CHECK_ARROWS, &[/* statuses */ &all]).await?;
+        let allowed: Vec<(String, String)> = rows
+            .iter()
+            .map(|row| Ok((column(CHECK_ARROWS, row, 0)?, column(CHECK_ARROWS, row, 1)?)))
+            .collect::<Result<_, StoreError>>()?;
+        let is_allowed =
+            |from: Status, to: Status| allowed.iter().any(|(f, t)| f == from.as_str() && t == to.as_str());
+        let arrows = Status::ALL.iter().flat_map(|from| Status::ALL.iter().map(move |to| (*from, *to)));
+        Ok(arrows.filter(|(from, to)| from.may_become(*to) != is_allowed(*from, *to)).collect())
+    }
+
+    /// Columns whose type is not the one that they should have.
+    pub async fn retyped_columns(&self) -> Result<Vec<Retyped>, StoreError> {
+        let rows = self.query(CHECK_COLUMNS, &[]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Retyped {
+                    column: column(CHECK_COLUMNS, row, 0)?,
+                    present: column(CHECK_COLUMNS, row, 1)?,
+                    wanted: column(CHECK_COLUMNS, row, 2)?,
                 })
             })
             .collect()

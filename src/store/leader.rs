@@ -1,23 +1,29 @@
-//! Leadership: a session advisory lock on a connection of its own, and an epoch that grows with every change.
+//! Leadership: an advisory lock on a connection of its own, and an epoch that grows with every change.
 //!
-//! The server itself throws out a holder that stays silent for a lease (`idle_session_timeout`), be it paused, cut
-//! off or dead; without that it would keep the lock for ever. So a holder may act until a lease has passed since it
-//! *sent* the last confirmation that was answered, and not a moment longer.
+//! The lock belongs to a session. Behind a transaction pooler, without a way past it, there is none, and the lock
+//! belongs to a transaction that stays open. The server itself throws out a holder that stays silent for a lease
+//! (`idle_session_timeout`, `idle_in_transaction_session_timeout`), be it paused, cut off or dead; without that it would
+//! keep the lock for ever. So a holder may act until a lease has passed since it *sent* the last confirmation that was
+//! answered, and not a moment longer.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio_postgres::Client;
+use futures_util::future::join;
+use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 use crate::clock::{self, Moment};
 use crate::config::Database;
-use crate::message::{AttemptNo, MessageId, Nonce, NotifyRef, Status};
-use crate::store::queue::{Timestamp, WaveKey};
+use crate::message::{AttemptNo, CreatedAt, MessageId, Nonce, NotifyRef};
+use crate::store::failover::{Cluster, Uncertain};
+use crate::store::queue::WaveKey;
 use crate::store::statement::{
-    ADOPT, CONFIRM, DELETE_OLD_WAVES, LEADER_READ, LEADER_TAKE, LOCK, MARK_UNKNOWN, OPEN_WAVES, REAPPLY,
+    ADOPT, CONFIRM, DELETE_OLD_WAVES, LEADER_READ, LEADER_TAKE, LOCK_LIMIT, LOCK_SEEN, LOCK_SESSION,
+    LOCK_TRANSACTION, MARK_UNKNOWN, OPEN_WAVES,
 };
-use crate::store::{Statement, Store, StoreError, classify, column, connect, discard, plain};
+use crate::store::transaction::typed;
+use crate::store::{Statement, Store, StoreError, classify, column, connect, in_doubt, plain};
 
 /// Key of the advisory lock: `outboxd` in ASCII. One outbox a database, and advisory locks are per database.
 const LOCK_KEY: i64 = 0x006f_7574_626f_7864;
@@ -29,8 +35,22 @@ const UNKNOWN_AFTER_CRASH: &str =
 /// A connection that tries to hold the lock, or holds it.
 pub struct LeaderSession {
     client: Client,
-    driver: Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>,
-    timeout: Duration,
+    driver: Driver,
+    hold: Hold,
+    lease: Duration,
+    /// The server process that holds the lock for us.
+    holder: Option<i32>,
+}
+
+type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
+
+/// What the lock belongs to.
+enum Hold {
+    Session,
+    /// Begun by this.
+    Transaction {
+        begin: String,
+    },
 }
 
 impl std::fmt::Debug for LeaderSession {
@@ -40,55 +60,149 @@ impl std::fmt::Debug for LeaderSession {
 }
 
 impl LeaderSession {
-    pub async fn connect(database: &Database, lease: Duration) -> Result<LeaderSession, StoreError> {
-        let settings = format!(
-            "-c idle_session_timeout={} -c statement_timeout={} -c search_path=pg_catalog",
-            lease.as_millis(),
-            lease.as_millis()
-        );
-        let (client, connection) = connect::direct(database, &settings).await?;
-        Ok(LeaderSession { client, driver: Box::pin(connection), timeout: lease })
+    /// Connects, and makes sure that the server will throw us out when we fall silent.
+    pub async fn connect(
+        database: &Database,
+        store: &Store,
+        lease: Duration,
+    ) -> Result<LeaderSession, StoreError> {
+        let session = |(client, connection), hold| {
+            let driver: Driver = Box::pin(connection);
+            LeaderSession { client, driver, hold, lease, holder: None }
+        };
+        let expected = &store.expected;
+        let Some(sessions) = database.sessions() else {
+            let begin = begin(lease);
+            return Ok(session(connect::bare(database, expected).await?, Hold::Transaction { begin }));
+        };
+        let ms = lease.as_millis();
+        let settings =
+            format!("-c idle_session_timeout={ms} -c statement_timeout={ms} -c search_path=pg_catalog");
+        let mut session = session(connect::direct(sessions, expected, &settings).await?, Hold::Session);
+        let LeaderSession { client, driver, .. } = &mut session;
+        let row = ask(driver, lease, LOCK_LIMIT, client.query_typed_one(LOCK_LIMIT.sql, &[])).await?;
+        thrown_out_after(column(LOCK_LIMIT, &row, 0)?, lease)?;
+        Ok(session)
     }
 
     /// Tries the lock once. A blocking wait would pin the xmin horizon of the whole cluster.
     /// On success, the moment from which the lease counts.
     pub async fn try_lock(&mut self) -> Result<Option<Moment>, StoreError> {
         let asked_at = clock::now();
-        let row = self.ask(LOCK, Some(LOCK_KEY)).await?;
-        Ok(row.then_some(asked_at))
+        let LeaderSession { client, driver, hold, lease, holder } = self;
+        let (statement, row) = match hold {
+            Hold::Session => {
+                let key = &typed(LOCK_SESSION, &[&LOCK_KEY]);
+                let work = client.query_typed_one(LOCK_SESSION.sql, key);
+                (LOCK_SESSION, ask(driver, *lease, LOCK_SESSION, work).await?)
+            }
+            Hold::Transaction { begin } => {
+                let work = lock_in_transaction(client, begin);
+                (LOCK_TRANSACTION, ask(driver, *lease, LOCK_TRANSACTION, work).await?)
+            }
+        };
+        let got_it: bool = column(statement, &row, 0)?;
+        *holder = if got_it { Some(column(statement, &row, 1)?) } else { None };
+        Ok(got_it.then_some(asked_at))
     }
 
     /// Shows the server that we are alive; the lease counts from the moment returned.
+    ///
+    /// By the simple protocol, see `lock_in_transaction`.
     pub async fn confirm(&mut self) -> Result<Moment, StoreError> {
         let asked_at = clock::now();
-        self.ask(CONFIRM, None).await?;
+        let answers =
+            ask(&mut self.driver, self.lease, CONFIRM, self.client.simple_query(CONFIRM.sql)).await?;
+        let process = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        });
+        if process.is_none() || process != self.holder {
+            // Whoever answered is not the one that holds the lock, and does not keep it alive.
+            return Err(connect::session_lost("the leader's lock was taken in another"));
+        }
         Ok(asked_at)
     }
 
-    async fn ask(&mut self, statement: Statement, key: Option<i64>) -> Result<bool, StoreError> {
-        let client = &self.client;
-        let work = async {
-            let row = match key {
-                Some(key) => client.query_one(statement.sql, &[&key]).await?,
-                None => client.query_one(statement.sql, &[]).await?,
-            };
-            row.try_get::<_, bool>(0)
-        };
+    /// Waits, and notices if the session ends meanwhile.
+    pub async fn rest(&mut self, pause: Duration) -> Result<(), StoreError> {
         tokio::select! {
-            answer = work => answer.map_err(|error| classify(statement, &error)),
-            ended = &mut self.driver => Err(StoreError::InDoubt {
-                statement: statement.name,
-                reason: match ended {
-                    Ok(()) => "the connection was closed".to_owned(),
-                    Err(error) => plain(&error),
-                },
-            }),
-            () = tokio::time::sleep(self.timeout) => Err(StoreError::InDoubt {
-                statement: statement.name,
-                reason: format!("no answer within {:?}", self.timeout),
-            }),
+            () = tokio::time::sleep(pause) => Ok(()),
+            ended = &mut self.driver => Err(lost(CONFIRM, ended)),
         }
     }
+
+    /// The server process that holds the lock for us, see [`Store::sees_lock`].
+    pub fn holder(&self) -> Option<i32> {
+        self.holder
+    }
+}
+
+/// Begins the transaction that holds the lock.
+fn begin(lease: Duration) -> String {
+    let ms = lease.as_millis().to_string();
+    let settings = vec![
+        ("idle_in_transaction_session_timeout", ms.clone()),
+        ("statement_timeout", ms),
+        ("search_path", "pg_catalog".to_owned()),
+    ];
+    // From PostgreSQL 17 on a site may limit the length of transactions. This one is to last.
+    let for_long = "SELECT set_config('transaction_timeout', '0', true) \
+                    WHERE current_setting('transaction_timeout', true) IS NOT NULL";
+    format!("{}; {for_long}", connect::begin(&settings))
+}
+
+/// Tries the lock in a transaction that is left open if it was got.
+///
+/// A question of the extended protocol keeps its snapshot until the next one, and in a transaction that stays open the
+/// snapshot would pin the xmin horizon of the whole cluster. One of the simple protocol behind it ends that.
+async fn lock_in_transaction(client: &Client, begin: &str) -> Result<Row, tokio_postgres::Error> {
+    let key = &typed(LOCK_TRANSACTION, &[&LOCK_KEY]);
+    // Both are on their way before the first is answered.
+    let (begun, row) =
+        join(client.batch_execute(begin), client.query_typed_one(LOCK_TRANSACTION.sql, key)).await;
+    begun?;
+    let row = row?;
+    let got_it: bool = row.try_get(0)?;
+    client.batch_execute(if got_it { CONFIRM.sql } else { "ROLLBACK" }).await?;
+    Ok(row)
+}
+
+/// Without the server's own limit a daemon that is paused would keep the lock for ever; with a shorter one, another
+/// would get it while we believe that we have it.
+fn thrown_out_after(limit_ms: i64, lease: Duration) -> Result<(), StoreError> {
+    if u128::try_from(limit_ms) == Ok(lease.as_millis()) {
+        return Ok(());
+    }
+    Err(StoreError::WrongWay {
+        what: format!(
+            "the session for the leader's lock has idle_session_timeout = {limit_ms} ms instead of lease"
+        ),
+        advice: "take it out of `options` in [database]; if a connection pooler stands there, say pooler = \"transaction\"",
+    })
+}
+
+/// Waits for an answer while keeping the connection going.
+async fn ask<T>(
+    driver: &mut Driver,
+    limit: Duration,
+    statement: Statement,
+    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, StoreError> {
+    tokio::select! {
+        answer = work => answer.map_err(|error| classify(statement, &error)),
+        ended = driver => Err(lost(statement, ended)),
+        () = tokio::time::sleep(limit) => Err(in_doubt(statement, format!("no answer within {limit:?}"))),
+    }
+}
+
+/// The session has ended.
+fn lost(statement: Statement, ended: Result<(), tokio_postgres::Error>) -> StoreError {
+    let reason = match ended {
+        Ok(()) => "the connection was closed".to_owned(),
+        Err(error) => plain(&error),
+    };
+    in_doubt(statement, reason)
 }
 
 /// The leader row beside the cluster that we are really connected to.
@@ -101,24 +215,9 @@ pub struct Standing {
     /// Cluster that messages were last sent from; `None`: none yet.
     pub remembered: Option<Cluster>,
     pub present: Cluster,
-    pub last_heartbeat: Option<Duration>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cluster {
-    pub system_identifier: i64,
-    pub timeline: i32,
-}
-
-/// A result that the daemon remembers and the database may have lost.
-#[derive(Debug)]
-pub struct LostResult<'a> {
-    pub id: MessageId,
-    pub send_after_us: i64,
-    pub attempt: AttemptNo,
-    pub status: Status,
-    pub gateway: &'a str,
-    pub reference: NotifyRef,
+    /// Instance that led last.
+    pub last_leader: Option<String>,
+    pub uncertain: Option<Uncertain>,
 }
 
 /// An epoch that has begun.
@@ -127,14 +226,29 @@ pub struct Term {
     pub epoch: i64,
     pub held: bool,
     pub held_reason: Option<String>,
+    pub uncertain: Option<Uncertain>,
+}
+
+/// What an adoption changed.
+#[derive(Debug)]
+pub struct Adopted {
+    /// Why everything was held, if it was for that reason; a hold by an operator stays.
+    pub was_held: Option<String>,
+    /// What was not due yet when the database failed over goes on.
+    pub was_uncertain: bool,
 }
 
 impl Store {
+    /// Whether the lock that `holder` holds is one of this very database.
+    pub async fn sees_lock(&self, holder: i32) -> Result<bool, StoreError> {
+        let row = self.query_one(LOCK_SEEN, &[/* key */ &LOCK_KEY, /* process */ &holder]).await?;
+        column(LOCK_SEEN, &row, 0)
+    }
+
     pub async fn standing(&self) -> Result<Standing, StoreError> {
         let row = self.query_one(LEADER_READ, &[]).await?;
         let remembered_id: Option<i64> = column(LEADER_READ, &row, 4)?;
         let remembered_timeline: Option<i32> = column(LEADER_READ, &row, 5)?;
-        let heartbeat: Option<f64> = column(LEADER_READ, &row, 8)?;
         Ok(Standing {
             epoch: column(LEADER_READ, &row, 0)?,
             held: column(LEADER_READ, &row, 1)?,
@@ -147,27 +261,29 @@ impl Store {
                 system_identifier: column(LEADER_READ, &row, 6)?,
                 timeline: column(LEADER_READ, &row, 7)?,
             },
-            last_heartbeat: heartbeat.map(|s| Duration::try_from_secs_f64(s).unwrap_or_default()),
+            last_leader: column(LEADER_READ, &row, 8)?,
+            uncertain: Uncertain::of(LEADER_READ, &row, 9)?,
         })
     }
 
-    /// Begins a new epoch; `hold` says why nothing may be sent in it.
+    /// Begins a new epoch. `hold` says why nothing may be sent in it; `uncertain`: nobody could tell what a failover
+    /// lost.
     pub async fn take_over(
         &self,
-        nonce: Nonce,
         instance: &str,
         cluster: Cluster,
         hold: Option<&str>,
+        uncertain: bool,
     ) -> Result<Term, StoreError> {
         let row = self
             .query_one(
                 LEADER_TAKE,
                 &[
-                    /* nonce */ &nonce.encode(),
                     /* instance */ &instance,
                     /* system_identifier */ &cluster.system_identifier,
                     /* timeline */ &cluster.timeline,
                     /* hold */ &hold,
+                    /* uncertain */ &uncertain,
                 ],
             )
             .await?;
@@ -175,6 +291,7 @@ impl Store {
             epoch: column(LEADER_TAKE, &row, 0)?,
             held: column(LEADER_TAKE, &row, 1)?,
             held_reason: column(LEADER_TAKE, &row, 2)?,
+            uncertain: Uncertain::of(LEADER_TAKE, &row, 3)?,
         })
     }
 
@@ -183,89 +300,73 @@ impl Store {
     pub async fn mark_unknown(&self, epoch: i64, own: &[WaveKey]) -> Result<u64, StoreError> {
         let epochs: Vec<i64> = own.iter().map(|w| w.epoch).collect();
         let seqs: Vec<i64> = own.iter().map(|w| w.seq).collect();
-        let rows = self.query(OPEN_WAVES, &[&epoch, &epochs, &seqs]).await?;
+        let timeline = self.expected.get();
+        let rows = self.query(OPEN_WAVES, &[&epoch, &epochs, &seqs, &timeline]).await?;
         let mut ids: Vec<i64> = Vec::with_capacity(rows.len());
+        let mut rows_made: Vec<CreatedAt> = Vec::with_capacity(rows.len());
         let mut attempts: Vec<AttemptNo> = Vec::with_capacity(rows.len());
         let mut gateways: Vec<String> = Vec::with_capacity(rows.len());
         let mut refs: Vec<String> = Vec::with_capacity(rows.len());
         for row in &rows {
             let id: i64 = column(OPEN_WAVES, row, 0)?;
             let attempt: AttemptNo = column(OPEN_WAVES, row, 1)?;
-            let nonce: String = column(OPEN_WAVES, row, 3)?;
+            let row_made: CreatedAt = column(OPEN_WAVES, row, 2)?;
+            let nonce: String = column(OPEN_WAVES, row, 4)?;
             let Some(nonce) = Nonce::parse(&nonce) else {
                 return Err(StoreError::Answer {
                     statement: OPEN_WAVES.name,
                     reason: "unreadable nonce".to_owned(),
                 });
             };
-            if ids.last() == Some(&id) {
+            if ids.last() == Some(&id) && rows_made.last() == Some(&row_made) {
                 // Two waves name the message: its latest attempt is the one in question.
                 ids.pop();
+                rows_made.pop();
                 attempts.pop();
                 gateways.pop();
                 refs.pop();
             }
             ids.push(id);
+            rows_made.push(row_made);
             attempts.push(attempt);
-            gateways.push(column(OPEN_WAVES, row, 2)?);
+            gateways.push(column(OPEN_WAVES, row, 3)?);
             refs.push(NotifyRef { id: MessageId(id), nonce, attempt }.encode());
         }
-        let mut client = self.connection().await?;
-        let work = async {
-            let transaction = client.transaction().await?;
-            // A row that somebody has locked is worth waiting for: without its mark nothing may be sent.
-            transaction.batch_execute("SET LOCAL lock_timeout = '5s'").await?;
-            let mut marked: u64 = 0;
-            // In pieces, so that no statement runs into its time limit.
-            for at in (0..ids.len()).step_by(1000) {
-                let end = ids.len().min(at + 1000);
-                marked += transaction
-                    .execute(
-                        MARK_UNKNOWN.sql,
-                        &[
-                            &&ids[at..end],
-                            &&attempts[at..end],
-                            &&gateways[at..end],
-                            &&refs[at..end],
-                            &UNKNOWN_AFTER_CRASH,
-                        ],
-                    )
-                    .await?;
-            }
-            transaction.execute(DELETE_OLD_WAVES.sql, &[&epoch, &epochs, &seqs]).await?;
-            transaction.commit().await?;
-            Ok::<u64, tokio_postgres::Error>(marked)
-        };
-        match tokio::time::timeout(self.timeout.max(Duration::from_secs(10)), work).await {
-            Ok(done) => done.map_err(|error| classify(MARK_UNKNOWN, &error)),
-            Err(_) => {
-                discard(client);
-                Err(StoreError::InDoubt {
-                    statement: MARK_UNKNOWN.name,
-                    reason: "no answer in time".to_owned(),
-                })
-            }
+        let transaction = self.begin(MARK_UNKNOWN, self.timeout.max(Duration::from_secs(10))).await?;
+        // A row that somebody has locked is worth waiting for: without its mark nothing may be sent.
+        transaction.execute("SET LOCAL lock_timeout = '5s'").await?;
+        let mut marked: u64 = 0;
+        // In pieces, so that no statement runs into its time limit.
+        for at in (0..ids.len()).step_by(1000) {
+            let end = ids.len().min(at + 1000);
+            let rows = transaction
+                .query(
+                    MARK_UNKNOWN,
+                    &[
+                        /* ids */ &&ids[at..end],
+                        /* rows made */ &&rows_made[at..end],
+                        /* attempts */ &&attempts[at..end],
+                        /* gateways */ &&gateways[at..end],
+                        /* refs */ &&refs[at..end],
+                        /* error */ &UNKNOWN_AFTER_CRASH,
+                    ],
+                )
+                .await?;
+            marked += u64::try_from(rows.len()).unwrap_or(u64::MAX);
         }
+        transaction.query(DELETE_OLD_WAVES, &[&epoch, &epochs, &seqs, &timeline]).await?;
+        transaction.commit().await?;
+        Ok(marked)
     }
 
-    /// Writes results again that a failover has lost; rows that still have theirs are left alone. Returns how many.
-    pub async fn reapply(&self, results: &[LostResult<'_>]) -> Result<usize, StoreError> {
-        let ids: Vec<i64> = results.iter().map(|r| r.id.0).collect();
-        let times: Vec<Timestamp> = results.iter().map(|r| Timestamp(r.send_after_us)).collect();
-        let attempts: Vec<AttemptNo> = results.iter().map(|r| r.attempt).collect();
-        let statuses: Vec<&str> = results.iter().map(|r| r.status.as_str()).collect();
-        let gateways: Vec<&str> = results.iter().map(|r| r.gateway).collect();
-        let refs: Vec<String> = results.iter().map(|r| r.reference.encode()).collect();
-        let rows = self.query(REAPPLY, &[&ids, &times, &attempts, &statuses, &gateways, &refs]).await?;
-        Ok(rows.len())
-    }
-
-    /// A person says that this is the database to send from. Returns why it was held, if it was for that reason; a hold
-    /// by an operator stays.
-    pub async fn adopt(&self, cluster: Cluster) -> Result<Option<String>, StoreError> {
+    /// A person says that this is the database to send from.
+    pub async fn adopt(&self, cluster: Cluster) -> Result<Adopted, StoreError> {
         let row = self.query_one(ADOPT, &[&cluster.system_identifier, &cluster.timeline]).await?;
         let changed: bool = column(ADOPT, &row, 0)?;
         let reason: Option<String> = column(ADOPT, &row, 1)?;
-        Ok(changed.then(|| reason.unwrap_or_else(|| "no reason was noted".to_owned())))
+        Ok(Adopted {
+            was_held: changed.then(|| reason.unwrap_or_else(|| "no reason was noted".to_owned())),
+            was_uncertain: column(ADOPT, &row, 2)?,
+        })
     }
 }

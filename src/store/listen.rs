@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use futures_util::future::poll_fn;
 use tokio::sync::mpsc;
-use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::Database;
-use crate::store::{StoreError, connect, plain};
-
-type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+use crate::store::connect::TlsStream;
+use crate::store::failover::Expected;
+use crate::store::{Store, StoreError, connect, plain};
 
 /// What came over the channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +31,7 @@ pub struct Listener {
     connection: Connection<Socket, TlsStream>,
     timeout: Duration,
     instance: String,
+    expected: Expected,
 }
 
 impl std::fmt::Debug for Listener {
@@ -43,24 +42,34 @@ impl std::fmt::Debug for Listener {
 
 impl Listener {
     /// Connects and listens; when this returns, every later notification will be heard.
-    pub async fn connect(database: &Database, instance: &str) -> Result<Listener, StoreError> {
-        let (client, connection) = connect::direct(database, "-c search_path=pg_catalog").await?;
-        let mut listener =
-            Listener { client, connection, timeout: database.timeout, instance: instance.to_owned() };
+    pub async fn connect(database: &Database, store: &Store, instance: &str) -> Result<Listener, StoreError> {
+        let Some(sessions) = database.sessions() else {
+            // Not asked for: the configuration is refused, or the doorbell is left alone.
+            return Err(StoreError::Unavailable("no notification comes through the pooler".to_owned()));
+        };
+        let expected = store.expected.clone();
+        let (client, connection) = connect::direct(sessions, &expected, "-c search_path=pg_catalog").await?;
+        let instance = instance.to_owned();
+        let mut listener = Listener { client, connection, timeout: database.timeout, instance, expected };
         listener.execute("LISTEN outboxd").await?;
         Ok(listener)
     }
 
     /// Sends a notification to ourselves through the server: it comes back as [`Heard::Echo`], now or later.
     pub async fn test(&mut self, number: u64) -> Result<Vec<Heard>, StoreError> {
-        let sql = format!("SELECT pg_notify('outboxd', 'echo:{}:{number}')", self.instance);
+        // On an old primary that came back nobody rings.
+        let timeline = self.expected.get().map_or_else(|| "NULL".to_owned(), |timeline| timeline.to_string());
+        let sql = format!(
+            "SELECT pg_notify('outboxd', 'echo:{}:{number}') WHERE outboxd.expect_timeline({timeline})",
+            self.instance
+        );
         self.execute(&sql).await
     }
 
     /// Runs a statement while keeping the connection going; returns what was heard meanwhile.
     async fn execute(&mut self, sql: &str) -> Result<Vec<Heard>, StoreError> {
         let (heard_tx, mut heard_rx) = mpsc::channel(16);
-        let Listener { client, connection, timeout, instance } = self;
+        let Listener { client, connection, timeout, instance, expected: _ } = self;
         let drive = poll_fn(|cx| drive(connection, cx, instance, &heard_tx));
         let failed = |reason: String| StoreError::InDoubt { statement: "listen", reason };
         tokio::select! {

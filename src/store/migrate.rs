@@ -2,9 +2,11 @@
 //! schema is a separate command, run as the owner, or by a DBA with psql (`outboxd migrate --print`).
 
 use sha2::{Digest, Sha256};
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Transaction};
 
 use crate::config::Database;
+use crate::store::failover::Expected;
 use crate::store::statement::{SCHEMA_EXISTS, SCHEMA_VERSION};
 use crate::store::{Store, StoreError, column, connect, plain};
 
@@ -26,8 +28,9 @@ macro_rules! migrations {
 }
 
 /// In order; a released one is never edited.
-pub const MIGRATIONS: &[Migration] =
-    migrations![1 "0001_roles", 2 "0002_daemon_tables", 3 "0003_outbox", 4 "0004_functions"];
+pub const MIGRATIONS: &[Migration] = migrations![
+    1 "0001_roles", 2 "0002_daemon_tables", 3 "0003_outbox", 4 "0004_functions", 5 "0005_inbound"
+];
 
 /// Two runs at once wait for each other on this advisory lock: `outboxmi` in ASCII.
 const MIGRATION_LOCK: i64 = 0x6f75_7462_6f78_6d69;
@@ -115,7 +118,9 @@ pub async fn migrate(
     database: &Database,
     mut progress: impl FnMut(&Migration),
 ) -> Result<Vec<&'static str>, StoreError> {
-    let (mut client, connection) = connect::direct(database, "-c client_min_messages=warning").await?;
+    // Nothing below needs a session, so that it works through any pooler.
+    let sessions = database.sessions().unwrap_or(database);
+    let (mut client, connection) = connect::bare(sessions, &Expected::default()).await?;
     let mut applied_now = Vec::new();
     let work = async {
         for migration in MIGRATIONS {
@@ -145,17 +150,23 @@ async fn apply(
         reason: plain(&error),
     };
     let transaction = client.transaction().await.map_err(refused)?;
-    transaction.batch_execute("SET LOCAL lock_timeout = '30s'").await.map_err(refused)?;
-    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await.map_err(refused)?;
+    let settings = "SET LOCAL client_min_messages = warning; SET LOCAL lock_timeout = '30s'";
+    transaction.batch_execute(settings).await.map_err(refused)?;
+    let lock = [(&MIGRATION_LOCK as &(dyn ToSql + Sync), Type::INT8)];
+    transaction.execute_typed("SELECT pg_advisory_xact_lock($1)", &lock).await.map_err(refused)?;
     if is_applied(&transaction, migration.version).await.map_err(refused)? {
         return Ok(false);
     }
     progress(migration);
     transaction.batch_execute(migration.sql).await.map_err(refused)?;
     transaction
-        .execute(
+        .execute_typed(
             "INSERT INTO outboxd.migration (version, name, sha256) VALUES ($1, $2, $3)",
-            &[&migration.version, &migration.name, &migration.sha256()],
+            &[
+                (&migration.version, Type::INT4),
+                (&migration.name, Type::TEXT),
+                (&migration.sha256(), Type::TEXT),
+            ],
         )
         .await
         .map_err(refused)?;
@@ -165,15 +176,14 @@ async fn apply(
 
 async fn is_applied(transaction: &Transaction<'_>, version: i32) -> Result<bool, tokio_postgres::Error> {
     let exists: bool = transaction
-        .query_one("SELECT to_regclass('outboxd.migration') IS NOT NULL", &[])
+        .query_typed_one("SELECT to_regclass('outboxd.migration') IS NOT NULL", &[])
         .await?
         .try_get(0)?;
     if !exists {
         return Ok(false);
     }
-    let row = transaction
-        .query_one("SELECT EXISTS (SELECT FROM outboxd.migration WHERE version = $1)", &[&version])
-        .await?;
+    let exists = "SELECT EXISTS (SELECT FROM outboxd.migration WHERE version = $1)";
+    let row = transaction.query_typed_one(exists, &[(&version, Type::INT4)]).await?;
     row.try_get(0)
 }
 
@@ -194,7 +204,10 @@ mod tests {
         let all: Vec<(i32, String)> = MIGRATIONS.iter().map(|m| (m.version, m.sha256())).collect();
         assert_eq!(compare(&all), SchemaState::Current);
         assert_eq!(compare(&[]), SchemaState::Missing);
-        assert_eq!(compare(&all[..2]), SchemaState::Behind(vec!["0003_outbox", "0004_functions"]));
+        assert_eq!(
+            compare(&all[..2]),
+            SchemaState::Behind(vec!["0003_outbox", "0004_functions", "0005_inbound"])
+        );
         let mut newer = all.clone();
         newer.push((99, String::new()));
         assert_eq!(compare(&newer), SchemaState::Newer(99));

@@ -5,6 +5,9 @@
 
 pub mod connect;
 pub mod control;
+pub mod failover;
+mod hosts;
+pub mod inbox;
 pub mod inspect;
 pub mod leader;
 pub mod listen;
@@ -16,16 +19,22 @@ pub mod repair;
 pub mod statement;
 pub mod status;
 pub mod sweep;
+mod transaction;
 
 use std::time::Duration;
 
-use deadpool_postgres::{Object, Pool, PoolError};
+use deadpool_postgres::{HookError, Object, Pool, PoolError};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use crate::config::Database;
+use crate::store::failover::Expected;
 pub use crate::store::statement::Statement;
+use crate::store::transaction::Way;
+
+/// Raised by `outboxd.expect_timeline`.
+const ELSEWHERE: &str = "OB001";
 
 /// What callers do differently about a failure.
 #[derive(Debug, thiserror::Error)]
@@ -36,24 +45,36 @@ pub enum StoreError {
     /// The connection went, or stayed silent, while a statement was under way: it may have been carried out.
     #[error("lost the connection to PostgreSQL while running {statement}: {reason}")]
     InDoubt { statement: &'static str, reason: String },
+    /// The server is not the one that the statement was meant for: the database failed over. Nothing happened.
+    #[error("{statement} came to another server than it was meant for: {reason}")]
+    Elsewhere { statement: &'static str, reason: String },
     /// Somebody else holds a lock on a row; nothing happened.
     #[error("{statement} met a locked row")]
     Locked { statement: &'static str },
+    /// The server is there and not able to do it now: its disk is full, it has no memory left, it is read-only. Nothing
+    /// happened, and it is not about what the statement says.
+    #[error("PostgreSQL is not able to run {statement}: {reason}")]
+    Unable { statement: &'static str, reason: String },
     /// The server refused the statement; nothing happened. A person must look at schema or privileges when it stays.
     #[error("PostgreSQL refused {statement}: {reason}")]
     Refused { statement: &'static str, reason: String },
     /// The answer was not what the statement promises.
     #[error("unexpected answer to {statement}: {reason}")]
     Answer { statement: &'static str, reason: String },
+    /// The way to the server is not what `[database]` says. Nothing happened, and waiting mends nothing.
+    #[error("{what}; {advice}")]
+    WrongWay { what: String, advice: &'static str },
 }
 
 impl StoreError {
     /// The statement that failed; `None`: there was no connection to run it on.
     pub const fn statement(&self) -> Option<&'static str> {
         match self {
-            StoreError::Unavailable(_) => None,
+            StoreError::Unavailable(_) | StoreError::WrongWay { .. } => None,
             StoreError::InDoubt { statement, .. }
+            | StoreError::Elsewhere { statement, .. }
             | StoreError::Locked { statement }
+            | StoreError::Unable { statement, .. }
             | StoreError::Refused { statement, .. }
             | StoreError::Answer { statement, .. } => Some(statement),
         }
@@ -64,7 +85,9 @@ impl StoreError {
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    way: Way,
     timeout: Duration,
+    expected: Expected,
 }
 
 impl std::fmt::Debug for Store {
@@ -76,13 +99,24 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Prepares the pool; connects only when first used.
     pub fn open(database: &Database) -> Result<Store, StoreError> {
-        Ok(Store { pool: connect::pool(database)?, timeout: database.timeout })
+        let expected = Expected::default();
+        let (pool, way) = connect::pool(database, &expected)?;
+        Ok(Store { pool, way, timeout: database.timeout, expected })
+    }
+
+    /// Closes the connections that nobody uses now. Those in use end with their statement, well or by its time limit.
+    pub fn forget_connections(&self) {
+        self.expected.start_over();
+        self.pool.retain(|_, _| false);
     }
 
     async fn connection(&self) -> Result<Object, StoreError> {
         match tokio::time::timeout(self.timeout, self.pool.get()).await {
             Ok(Ok(object)) => Ok(object),
-            Ok(Err(PoolError::Backend(error))) => Err(StoreError::Unavailable(plain(&error))),
+            Ok(Err(PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)))) => {
+                Err(connect::failed(&error))
+            }
+            Ok(Err(PoolError::PostCreateHook(HookError::Message(_)))) => Err(connect::settings_dropped()),
             Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
             Err(_) => Err(StoreError::Unavailable(format!("no answer within {:?}", self.timeout))),
         }
@@ -95,26 +129,16 @@ impl Store {
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, StoreError> {
         let client = self.connection().await?;
-        let work = async {
-            let prepared = client.prepare_cached(statement.sql).await?;
-            client.query(&prepared, params).await
-        };
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(error)) => {
-                let error = classify(statement, &error);
-                if matches!(error, StoreError::InDoubt { .. }) {
-                    discard(client);
-                }
+        match tokio::time::timeout(self.timeout, self.way.alone(&client, statement, params)).await {
+            Ok(Err(error @ (StoreError::InDoubt { .. } | StoreError::Elsewhere { .. }))) => {
+                discard(client);
                 Err(error)
             }
+            Ok(answer) => answer,
             Err(_) => {
                 // The statement may still be running there: nobody else may get this connection.
                 discard(client);
-                Err(StoreError::InDoubt {
-                    statement: statement.name,
-                    reason: format!("no answer within {:?}", self.timeout),
-                })
+                Err(in_doubt(statement, format!("no answer within {:?}", self.timeout)))
             }
         }
     }
@@ -135,10 +159,14 @@ fn discard(client: Object) {
     drop(Object::take(client));
 }
 
+fn in_doubt(statement: Statement, reason: impl Into<String>) -> StoreError {
+    StoreError::InDoubt { statement: statement.name, reason: reason.into() }
+}
+
 /// Reduces the driver's error to what callers do about it.
 fn classify(statement: Statement, error: &tokio_postgres::Error) -> StoreError {
     let Some(db) = error.as_db_error() else {
-        return StoreError::InDoubt { statement: statement.name, reason: plain(error) };
+        return in_doubt(statement, plain(error));
     };
     let code = db.code();
     if *code == SqlState::LOCK_NOT_AVAILABLE
@@ -146,13 +174,23 @@ fn classify(statement: Statement, error: &tokio_postgres::Error) -> StoreError {
         || *code == SqlState::T_R_SERIALIZATION_FAILURE
     {
         StoreError::Locked { statement: statement.name }
+    } else if code.code() == ELSEWHERE {
+        StoreError::Elsewhere { statement: statement.name, reason: plain(error) }
     } else if *code == SqlState::ADMIN_SHUTDOWN
         || *code == SqlState::CRASH_SHUTDOWN
         || *code == SqlState::CANNOT_CONNECT_NOW
         || code.code().starts_with("08")
     {
         // Sent instead of a result: whether a commit had happened is not known.
-        StoreError::InDoubt { statement: statement.name, reason: plain(error) }
+        in_doubt(statement, plain(error))
+    } else if *code == SqlState::INVALID_SQL_STATEMENT_NAME || *code == SqlState::DUPLICATE_PSTATEMENT {
+        connect::session_lost(plain(error))
+    } else if *code == SqlState::READ_ONLY_SQL_TRANSACTION
+        // Insufficient resources, and errors of the system below the server.
+        || code.code().starts_with("53")
+        || code.code().starts_with("58")
+    {
+        StoreError::Unable { statement: statement.name, reason: plain(error) }
     } else {
         StoreError::Refused { statement: statement.name, reason: plain(error) }
     }

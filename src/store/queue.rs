@@ -1,15 +1,18 @@
 //! Reading due rows and committing waves: the two statements between a row and its request.
 
 use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 
-use crate::message::{AttemptNo, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion};
-pub use crate::store::statement::{DISCOVER, WAVE};
-use crate::store::statement::{NEXT_DUE, TEMPLATES, WAVE_TOMBSTONE};
+use crate::message::{
+    AttemptNo, CreatedAt, Lane, MessageId, Nonce, OutboxRow, Position, RowVersion, TemplateRow,
+};
+pub use crate::store::statement::{DISCOVER, NEXT_DUE, TEMPLATES, WAVE};
+use crate::store::statement::{SETTLE_NOTED, WAVE_TOMBSTONE};
 use crate::store::{Store, StoreError, column};
 
 /// Which rows to read.
@@ -48,18 +51,35 @@ pub struct WaveIntent {
     pub entries: Vec<WaveEntry>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct WaveEntry {
     pub id: MessageId,
     pub attempt: AttemptNo,
     pub version: RowVersion,
+    pub row_made: CreatedAt,
+    /// Looked up among those who opted out; `None`: sent whether they did or not.
+    pub recipient: Option<String>,
+}
+
+/// Numbers of real people stay out of logs, so `Debug` does not show it.
+impl fmt::Debug for WaveEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaveEntry")
+            .field("id", &self.id)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the wave's commit answered.
 #[derive(Debug)]
 pub enum WaveOutcome {
-    /// These, and only these, may be sent now.
-    Confirmed(Vec<MessageId>),
+    Confirmed {
+        /// These rows, and only these, may be sent now.
+        rows: Vec<(MessageId, CreatedAt)>,
+        /// These could have been, but for their recipients, who want no messages.
+        opted_out: Vec<MessageId>,
+    },
     /// Another leader took over, or everything is held: nothing was written, nothing may be sent.
     Fenced,
 }
@@ -96,6 +116,8 @@ impl Store {
         let ids: Vec<i64> = wave.entries.iter().map(|e| e.id.0).collect();
         let attempts: Vec<i32> = wave.entries.iter().map(|e| e.attempt).collect();
         let versions: Vec<RowVersion> = wave.entries.iter().map(|e| e.version).collect();
+        let rows_made: Vec<CreatedAt> = wave.entries.iter().map(|e| e.row_made).collect();
+        let recipients: Vec<Option<&str>> = wave.entries.iter().map(|e| e.recipient.as_deref()).collect();
         let row = self
             .query_one(
                 WAVE,
@@ -107,6 +129,8 @@ impl Store {
                     /* ids */ &ids,
                     /* attempts */ &attempts,
                     /* versions */ &versions,
+                    /* recipients */ &recipients,
+                    /* rows made */ &rows_made,
                 ],
             )
             .await?;
@@ -115,7 +139,12 @@ impl Store {
             return Ok(WaveOutcome::Fenced);
         }
         let confirmed: Vec<i64> = column(WAVE, &row, 1)?;
-        Ok(WaveOutcome::Confirmed(confirmed.into_iter().map(MessageId).collect()))
+        let rows_made: Vec<CreatedAt> = column(WAVE, &row, 2)?;
+        let opted_out: Vec<i64> = column(WAVE, &row, 3)?;
+        Ok(WaveOutcome::Confirmed {
+            rows: confirmed.into_iter().map(MessageId).zip(rows_made).collect(),
+            opted_out: opted_out.into_iter().map(MessageId).collect(),
+        })
     }
 
     /// After an error in doubt: makes sure that the wave is not there and never will be.
@@ -133,12 +162,24 @@ impl Store {
         Ok(())
     }
 
-    /// `(name, language, body)` of every template.
-    pub async fn templates(&self) -> Result<Vec<(String, String, String)>, StoreError> {
+    /// Gives rows that a wave left out the results that were noted while they were out of sight. Returns those that had
+    /// one.
+    pub async fn settle_noted(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
+        let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+        let rows = self.query(SETTLE_NOTED, &[/* ids */ &ids]).await?;
+        rows.iter().map(|row| column(SETTLE_NOTED, row, 0).map(MessageId)).collect()
+    }
+
+    pub async fn templates(&self) -> Result<Vec<TemplateRow>, StoreError> {
         let rows = self.query(TEMPLATES, &[]).await?;
         rows.iter()
             .map(|row| {
-                Ok((column(TEMPLATES, row, 0)?, column(TEMPLATES, row, 1)?, column(TEMPLATES, row, 2)?))
+                Ok(TemplateRow {
+                    name: column(TEMPLATES, row, 0)?,
+                    language: column(TEMPLATES, row, 1)?,
+                    body: column(TEMPLATES, row, 2)?,
+                    transactional: column(TEMPLATES, row, 3)?,
+                })
             })
             .collect()
     }
@@ -153,6 +194,7 @@ fn due_row(lane: Lane, row: &tokio_postgres::Row) -> Result<DueRow, StoreError> 
             version: column(DISCOVER, row, 1)?,
             lane,
             send_after_us: send_after.0,
+            row_made: column(DISCOVER, row, 13)?,
             attempts: column(DISCOVER, row, 4)?,
             recipient: column(DISCOVER, row, 5)?,
             body: column(DISCOVER, row, 6)?,
@@ -191,6 +233,28 @@ impl ToSql for Timestamp {
 
     fn accepts(ty: &Type) -> bool {
         *ty == Type::TIMESTAMPTZ
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for CreatedAt {
+    fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Timestamp::from_sql(ty, raw).map(|time| CreatedAt(time.0))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <Timestamp as FromSql>::accepts(ty)
+    }
+}
+
+impl ToSql for CreatedAt {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        Timestamp(self.0).to_sql(ty, out)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <Timestamp as ToSql>::accepts(ty)
     }
 
     tokio_postgres::types::to_sql_checked!();

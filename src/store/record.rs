@@ -3,10 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::message::{AttemptNo, Encoding, MessageId, RowVersion, Status};
+use tokio_postgres::Row;
+
+use crate::message::{AttemptNo, CreatedAt, Encoding, MessageId, RowVersion, Status};
 use crate::store::queue::WaveKey;
-use crate::store::statement::{ATTEMPT_NOTE, LOCK_FREE, READ_STATES, RECORD};
-use crate::store::{Store, StoreError, classify, column, discard};
+pub use crate::store::statement::RECORD;
+use crate::store::statement::{ATTEMPT_NOTE, LOCK_FREE, READ_STATES};
+use crate::store::{Store, StoreError, column};
 
 /// What became of one message, as it is to stand in its row.
 #[derive(Debug, Clone)]
@@ -28,8 +31,8 @@ pub struct Record {
 /// What the row must look like for the record to be about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fits {
-    /// The result of this attempt.
-    Attempt(AttemptNo),
+    /// The result of an attempt to send this very row.
+    Attempt { number: AttemptNo, row_made: CreatedAt },
     /// Refused before any attempt, judging by what the row said then: if it changed, it is judged anew.
     Unchanged { attempts: AttemptNo, version: RowVersion },
 }
@@ -37,22 +40,29 @@ pub enum Fits {
 impl Fits {
     const fn expected(self) -> AttemptNo {
         match self {
-            Fits::Attempt(attempt) => attempt - 1,
+            Fits::Attempt { number, .. } => number - 1,
             Fits::Unchanged { attempts, .. } => attempts,
         }
     }
 
     pub const fn attempts_after(self) -> AttemptNo {
         match self {
-            Fits::Attempt(attempt) => attempt,
+            Fits::Attempt { number, .. } => number,
             Fits::Unchanged { attempts, .. } => attempts,
         }
     }
 
     const fn version(self) -> Option<RowVersion> {
         match self {
-            Fits::Attempt(_) => None,
+            Fits::Attempt { .. } => None,
             Fits::Unchanged { version, .. } => Some(version),
+        }
+    }
+
+    const fn row_made(self) -> Option<CreatedAt> {
+        match self {
+            Fits::Attempt { row_made, .. } => Some(row_made),
+            Fits::Unchanged { .. } => None,
         }
     }
 }
@@ -70,16 +80,42 @@ pub struct Found {
     pub status: Option<Status>,
     pub attempts: AttemptNo,
     pub gateway_ref: Option<String>,
+    pub row_made: CreatedAt,
+    pub version: RowVersion,
 }
 
 impl Misfit {
     /// The record was written before: its commit had been in doubt and it was written again.
     pub fn was_recorded_before(&self) -> bool {
-        let (Fits::Attempt(attempt), Some(found)) = (self.record.fits, &self.found) else {
+        let (Fits::Attempt { number, row_made }, Some(found)) = (self.record.fits, &self.found) else {
             return false;
         };
-        found.attempts >= attempt
+        found.row_made == row_made
+            && found.attempts >= number
             && (found.gateway_ref == self.record.gateway_ref || self.record.status == Status::Queued)
+    }
+
+    /// Another message has the id now.
+    pub fn is_of_another(&self) -> bool {
+        let (Some(row_made), Some(found)) = (self.record.fits.row_made(), &self.found) else { return false };
+        found.row_made != row_made
+    }
+
+    /// The record fits, and was not written all the same: something of the site's (a trigger, a rule, a policy, a
+    /// changed function) keeps rows from being changed.
+    pub fn is_suppressed(&self) -> bool {
+        let Some(found) = &self.found else { return false };
+        let next = self.record.status;
+        let may_become = found
+            .status
+            .is_some_and(|now| now.may_become(next) || (now == Status::Queued && next == Status::Queued));
+        may_become
+            && match self.record.fits {
+                Fits::Attempt { number, row_made } => found.row_made == row_made && found.attempts < number,
+                Fits::Unchanged { attempts, version } => {
+                    found.version == version && found.attempts == attempts
+                }
+            }
     }
 }
 
@@ -100,7 +136,7 @@ impl Store {
         batch: Vec<Record>,
         finished: &[WaveKey],
     ) -> Result<Recorded, (StoreError, Vec<Record>)> {
-        let columns = Columns::of(&batch, finished);
+        let columns = Columns::of(&batch, finished, self.expected.get());
         let written = match self.query(RECORD, &columns.params()).await {
             Ok(rows) => rows,
             Err(error) => return Err((error, batch)),
@@ -136,31 +172,16 @@ impl Store {
 
     async fn write_free_rows(&self, batch: &[Record]) -> Result<(HashSet<i64>, HashSet<i64>), StoreError> {
         let ids: Vec<i64> = batch.iter().map(|r| r.id.0).collect();
-        let mut client = self.connection().await?;
-        let work = async {
-            let transaction = client.transaction().await?;
-            let lock_free = transaction.prepare_cached(LOCK_FREE.sql).await?;
-            let free: HashSet<i64> =
-                transaction.query(&lock_free, &[&ids]).await?.iter().map(|row| row.get(0)).collect();
-            let chosen: Vec<Record> = batch.iter().filter(|r| free.contains(&r.id.0)).cloned().collect();
-            let columns = Columns::of(&chosen, &[]);
-            let record = transaction.prepare_cached(RECORD.sql).await?;
-            let written =
-                transaction.query(&record, &columns.params()).await?.iter().map(|row| row.get(0)).collect();
-            transaction.commit().await?;
-            Ok::<_, tokio_postgres::Error>((free, written))
+        let transaction = self.begin(RECORD, self.timeout).await?;
+        let ids_of = |rows: Vec<Row>| -> Result<HashSet<i64>, StoreError> {
+            rows.iter().map(|row| column(RECORD, row, 0)).collect()
         };
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(classify(RECORD, &error)),
-            Err(_) => {
-                discard(client);
-                Err(StoreError::InDoubt {
-                    statement: RECORD.name,
-                    reason: format!("no answer within {:?}", self.timeout),
-                })
-            }
-        }
+        let free = ids_of(transaction.query(LOCK_FREE, &[/* ids */ &ids]).await?)?;
+        let chosen: Vec<Record> = batch.iter().filter(|r| free.contains(&r.id.0)).cloned().collect();
+        let columns = Columns::of(&chosen, &[], self.expected.get());
+        let written = ids_of(transaction.query(RECORD, &columns.params()).await?)?;
+        transaction.commit().await?;
+        Ok((free, written))
     }
 
     /// Reads the rows that were not written. When it fails, the *whole* batch must come again: nobody but the caller
@@ -183,6 +204,8 @@ impl Store {
                     status: Status::parse(&status),
                     attempts: column(READ_STATES, row, 2)?,
                     gateway_ref: column(READ_STATES, row, 3)?,
+                    row_made: column(READ_STATES, row, 4)?,
+                    version: column(READ_STATES, row, 5)?,
                 };
                 Ok((column(READ_STATES, row, 0)?, found))
             })
@@ -192,6 +215,7 @@ impl Store {
     /// Keeps results that fit no row any more.
     pub async fn note_attempts(&self, notes: &[(Record, String)]) -> Result<(), StoreError> {
         let ids: Vec<i64> = notes.iter().map(|(r, _)| r.id.0).collect();
+        let rows_made: Vec<Option<CreatedAt>> = notes.iter().map(|(r, _)| r.fits.row_made()).collect();
         let attempts: Vec<i32> = notes.iter().map(|(r, _)| r.fits.attempts_after()).collect();
         let gateways: Vec<Option<&str>> = notes.iter().map(|(r, _)| r.gateway.as_deref()).collect();
         let refs: Vec<Option<&str>> = notes.iter().map(|(r, _)| r.gateway_ref.as_deref()).collect();
@@ -200,8 +224,9 @@ impl Store {
         self.query(
             ATTEMPT_NOTE,
             &[
-                /* ids */ &ids, /* attempts */ &attempts, /* gateways */ &gateways,
-                /* refs */ &refs, /* verdicts */ &verdicts, /* notes */ &texts,
+                /* ids */ &ids, /* rows made */ &rows_made, /* attempts */ &attempts,
+                /* gateways */ &gateways, /* refs */ &refs, /* verdicts */ &verdicts,
+                /* notes */ &texts,
             ],
         )
         .await?;
@@ -217,6 +242,7 @@ fn misfits(batch: Vec<Record>, written: &HashSet<i64>, mut found: HashMap<i64, F
 /// A batch turned on its side: one array a column, as `unnest` wants it.
 struct Columns<'a> {
     ids: Vec<i64>,
+    rows_made: Vec<Option<CreatedAt>>,
     expected: Vec<i32>,
     attempts: Vec<i32>,
     versions: Vec<Option<RowVersion>>,
@@ -231,12 +257,14 @@ struct Columns<'a> {
     segments: Vec<Option<i16>>,
     epochs: Vec<i64>,
     seqs: Vec<i64>,
+    timeline: Option<i32>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(batch: &'a [Record], finished: &[WaveKey]) -> Columns<'a> {
+    fn of(batch: &'a [Record], finished: &[WaveKey], timeline: Option<i32>) -> Columns<'a> {
         Columns {
             ids: batch.iter().map(|r| r.id.0).collect(),
+            rows_made: batch.iter().map(|r| r.fits.row_made()).collect(),
             expected: batch.iter().map(|r| r.fits.expected()).collect(),
             attempts: batch.iter().map(|r| r.fits.attempts_after()).collect(),
             versions: batch.iter().map(|r| r.fits.version()).collect(),
@@ -251,12 +279,14 @@ impl<'a> Columns<'a> {
             segments: batch.iter().map(|r| r.segments).collect(),
             epochs: finished.iter().map(|w| w.epoch).collect(),
             seqs: finished.iter().map(|w| w.seq).collect(),
+            timeline,
         }
     }
 
-    fn params(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 15] {
+    fn params(&self) -> [&(dyn tokio_postgres::types::ToSql + Sync); 17] {
         [
             &self.ids,
+            &self.rows_made,
             &self.expected,
             &self.attempts,
             &self.versions,
@@ -271,6 +301,7 @@ impl<'a> Columns<'a> {
             &self.segments,
             &self.epochs,
             &self.seqs,
+            &self.timeline,
         ]
     }
 }

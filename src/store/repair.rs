@@ -82,12 +82,13 @@ impl Store {
     }
 
     /// The next ids after `after` (at most 1,000) in a state (`held` counts as one); with `since`, only those queued no
-    /// longer ago than that, by the database's clock.
+    /// longer ago than that, by the database's clock; with `code`, only those with that error code.
     pub async fn ids_with_status(
         &self,
         status: &str,
         after: i64,
         since: Option<Duration>,
+        code: Option<&str>,
     ) -> Result<Vec<MessageId>, StoreError> {
         let since = since.map(|age| age.as_secs_f64());
         let rows = self
@@ -95,7 +96,7 @@ impl Store {
                 SELECT_BY_STATUS,
                 &[
                     /* status */ &status, /* after */ &after, /* since */ &since,
-                    /* limit */ &1000_i64,
+                    /* limit */ &1000_i64, /* code */ &code,
                 ],
             )
             .await?;

@@ -19,6 +19,8 @@ pub struct QueueStatus {
     pub scheduled: i64,
     pub held: i64,
     pub unknown: i64,
+    /// Of those held: may have been sent before the database failed over.
+    pub uncertain: i64,
     pub oldest_due_seconds: f64,
     pub all_held: bool,
     pub held_reason: Option<String>,
@@ -27,6 +29,7 @@ pub struct QueueStatus {
     pub leader_version: Option<String>,
     pub leader_seen_seconds_ago: Option<f64>,
     pub open_alarms: i64,
+    pub receipts_overdue: i64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -71,6 +74,8 @@ impl Store {
             leader_version: column(STATUS, &row, 9)?,
             leader_seen_seconds_ago: column(STATUS, &row, 10)?,
             open_alarms: column(STATUS, &row, 11)?,
+            receipts_overdue: column(STATUS, &row, 12)?,
+            uncertain: column(STATUS, &row, 13)?,
         };
         let gateways = self.query(STATUS_GATEWAYS, &[]).await?;
         let alarms = self.query(STATUS_ALARMS, &[]).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::message::MessageId;
-use crate::store::statement::{EXPIRE, REQUEUE_REFUSED, RESEND};
+use crate::store::statement::{DUE_AGAIN, EXPIRE, MARK_OVERDUE, REQUEUE_REFUSED, RESEND};
 use crate::store::{Store, StoreError, column};
 
 impl Store {
@@ -18,6 +18,18 @@ impl Store {
     pub async fn resend(&self, gateway: &str, age: Duration) -> Result<Vec<MessageId>, StoreError> {
         let rows = self.query(RESEND, &[/* gateway */ &gateway, /* age */ &age.as_secs_f64()]).await?;
         rows.iter().map(|row| column(RESEND, row, 0).map(MessageId)).collect()
+    }
+
+    /// The database's clock was set back and had been at `us` before: makes those due that were due by then. Returns how
+    /// many; not necessarily all of them in one call.
+    pub async fn due_again(&self, us: i64) -> Result<usize, StoreError> {
+        Ok(self.query(DUE_AGAIN, &[/* where it had been */ &us]).await?.len())
+    }
+
+    /// Says in rows that were accepted longer ago than this that no receipt has come. Returns how many.
+    pub async fn mark_overdue(&self, age: Duration) -> Result<i64, StoreError> {
+        let row = self.query_one(MARK_OVERDUE, &[/* age */ &age.as_secs_f64()]).await?;
+        column(MARK_OVERDUE, &row, 0)
     }
 
     /// Gives back what a gateway refused just before it was stopped.

@@ -5,6 +5,7 @@
 //! phone number; what it quotes goes through `shown` or `shown_char`.
 
 pub mod gsm;
+pub mod keyword;
 pub mod msisdn;
 pub mod segments;
 pub mod sender;
@@ -39,9 +40,11 @@ pub mod code {
     pub const MISSING_PARAMETER: &str = "missing_parameter";
     /// `params` is not a JSON object of texts, numbers and booleans.
     pub const BAD_PARAMETERS: &str = "bad_parameters";
+    /// The recipient wants no messages.
+    pub const OPTED_OUT: &str = "opted_out";
 
     /// All of them, for documentation and tests.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 13] = [
         BAD_NUMBER,
         BAD_SENDER,
         NO_SENDER,
@@ -54,6 +57,7 @@ pub mod code {
         BAD_TEMPLATE,
         MISSING_PARAMETER,
         BAD_PARAMETERS,
+        OPTED_OUT,
     ];
 }
 

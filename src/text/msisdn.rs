@@ -4,12 +4,17 @@
 //! numbering plans (they change, and short codes are in none), so a number that passes may still not exist. A reason
 //! names the character or the count that is wrong, and never the number.
 
+use std::borrow::Cow;
+
 use crate::message::Refusal;
 use crate::text::{code, shown_char};
 
 /// E.164 allows 15 digits; no country has complete numbers of fewer than 7.
 const MIN_DIGITS: usize = 7;
 const MAX_DIGITS: usize = 15;
+
+/// Country codes have one to three digits.
+const MAX_COUNTRY_DIGITS: usize = 3;
 
 /// Characters with all decoration; longer input is no phone number and is not looked at.
 const MAX_INPUT: usize = 80;
@@ -81,8 +86,7 @@ fn read(input: &str) -> Result<Written, Refusal> {
                 '.' => dots.push(count),
                 '/' => slash = Some(count),
                 _ if is_space(c) || is_dash(c) => {}
-                _ if c.is_whitespace()
-                    && (input[..at].trim().is_empty() || input[at..].trim().is_empty()) => {}
+                _ if c.is_whitespace() && (is_blank(&input[..at]) || is_blank(&input[at..])) => {}
                 _ => return Err(bad_character(&input[..at], c)),
             }
         }
@@ -171,7 +175,7 @@ fn national(rest: &str, plan: NumberPlan<'_>) -> Result<String, Refusal> {
     Ok(format!("{country}{rest}"))
 }
 
-/// Drops the national prefix that people leave in an international number: `+353 (0)87…` and `+353 087…`.
+/// Drops the national prefix that people leave in an international number: `+353 (0)87…`, `+353 087…`, or both.
 ///
 /// The first is understood for every country, because the parentheses say what is meant; the second only for our own,
 /// since Italian numbers keep their 0.
@@ -180,11 +184,15 @@ fn without_trunk(
     group: Option<(usize, usize)>,
     plan: NumberPlan<'_>,
 ) -> Result<String, Refusal> {
+    let mut digits = Cow::Borrowed(digits);
     if let Some((start, end)) = group
         && start > 0
         && digits.get(start..end) == Some("0")
     {
-        return Ok(format!("{}{}", &digits[..start], &digits[end..]));
+        if start > MAX_COUNTRY_DIGITS {
+            return Err(bad("recipient has a (0) that does not follow a country code".to_owned()));
+        }
+        digits = Cow::Owned(format!("{}{}", &digits[..start], &digits[end..]));
     }
     if let Some(country) = plan.country
         && plan.trunk.starts_with('0')
@@ -192,7 +200,7 @@ fn without_trunk(
     {
         return national(rest, plan);
     }
-    Ok(digits.to_owned())
+    Ok(digits.into_owned())
 }
 
 /// ASCII digits, and those of full-width and Arabic keyboards, which mean the same.
@@ -212,6 +220,10 @@ const fn is_mark(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'
         | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || is_mark(c))
 }
 
 const fn is_space(c: char) -> bool {

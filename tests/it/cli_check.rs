@@ -63,6 +63,7 @@ async fn a_good_set_up_is_ok_in_every_line() {
         [
             "configuration",
             "database",
+            "lock",
             "schema",
             "grants",
             "doorbell",
@@ -158,6 +159,28 @@ async fn a_missing_index_and_a_bad_template_are_named() {
     let ended = check(&db.daemon_url().await, "", &v1_gateway("main", &peer.url("/send"))).await.expect(78);
     assert_finding(&ended, "indexes", "failed", "outbox_queued");
     assert_finding(&ended, "templates", "warning", "hello: ");
+}
+
+#[tokio::test]
+async fn an_automatic_reply_that_could_not_be_sent_is_a_warning() {
+    let db = TestDb::create("check_replies").await;
+    let templates = "INSERT INTO sms.template (name, body) VALUES ('hours', 'Open, {sender}.'), ('bye', 'Bye.'), \
+                     ('lost', 'For {name}')";
+    db.client().await.batch_execute(templates).await.unwrap();
+    let peer = Peer::answering(200, "").await;
+    let url = db.daemon_url().await;
+    let check = async |replies: &str| {
+        let rest = format!("{}\n[inbox.auto_reply]\n{replies}", v1_gateway("main", &peer.url("/send")));
+        check(&url, "default_sender = \"Clinic\"", &rest).await.expect(0)
+    };
+    assert_finding(&check("info = \"hours\"").await, "automatic replies", "ok", "INFO");
+    let ended = check("a = \"nowhere\"\nb = \"lost\"\nstop = \"bye\"\nc = \"hours\"").await;
+    for part in ["A: there is no template named", "B: ", "STOP: whoever writes it has opted out"] {
+        assert_finding(&ended, "automatic replies", "warning", part);
+    }
+    assert!(!finding(&ended, "automatic replies").1.contains("C: "));
+    db.client().await.batch_execute("UPDATE sms.template SET transactional = true").await.unwrap();
+    assert_finding(&check("stop = \"bye\"").await, "automatic replies", "ok", "STOP");
 }
 
 #[tokio::test]

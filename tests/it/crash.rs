@@ -394,7 +394,7 @@ async fn a_copy_of_the_database_sends_nothing_until_a_person_adopts_it() {
     let database = outboxd::config::connection(&site.db.daemon_url().await).unwrap();
     let store = outboxd::store::Store::open(&database).unwrap();
     let present = store.standing().await.unwrap().present;
-    assert!(store.adopt(present).await.unwrap().unwrap().contains("copy"));
+    assert!(store.adopt(present).await.unwrap().was_held.unwrap().contains("copy"));
     site.until_counts("it sends", |counts| counts.only(&["accepted"])).await;
     assert_eq!(site.alarms().await, []);
 }
@@ -421,6 +421,19 @@ async fn kill_after_kill_loses_and_doubles_nothing() {
     assert_eq!(counts.of("delivered") + counts.of("unknown"), 800);
     assert!(counts.of("unknown") <= 6 * 8, "{counts:?}");
     site.assert_nothing_twice().await;
+}
+
+#[tokio::test]
+async fn a_log_that_takes_nothing_stops_no_message() {
+    let site = Site::new("full_log").await;
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut daemon = Daemon::spawn_with(&site.config(EIGHT_AT_ONCE), |command| {
+        command.stderr(full);
+    });
+    site.queue(20).await;
+    site.until_counts("all are sent", |counts| counts.of("accepted") == 20).await;
+    daemon.terminate();
+    assert!(daemon.wait_exit(LIMIT).await.success());
 }
 
 #[tokio::test]
@@ -479,54 +492,4 @@ async fn a_reload_while_the_database_is_away_ends_no_daemon() {
     daemon.wait_log(LIMIT, "leading").await;
     let (id, _) = site.queue(1).await;
     site.until(id, "accepted").await;
-}
-
-/// A replica that was promoted without the last commits of its primary. A daemon that lives through that writes its
-/// results again before it sends anything, however often that fails.
-#[tokio::test]
-async fn what_a_failover_forgot_is_written_again_even_if_that_fails_at_first() {
-    let site = Site::new("forgotten").await;
-    let daemon = site.daemon(Lines { queue: "lease = \"1s\"", ..EIGHT_AT_ONCE }).await;
-    let (id, _) = site.queue(1).await;
-    site.until(id, "accepted").await;
-    // Nobody leads until we say so: we are next in line for the leader's lock.
-    let other = site.db.client().await;
-    let key = 0x006f_7574_626f_7864_i64;
-    let taken = tokio::spawn(async move {
-        other.execute("SELECT pg_advisory_lock($1)", &[&key]).await.unwrap();
-        other
-    });
-    let leader = "FROM pg_locks WHERE locktype = 'advisory' AND database = \
-                  (SELECT oid FROM pg_database WHERE datname = current_database())";
-    site.until_true("we wait for the lock", &format!("SELECT count(*) = 2 {leader}")).await;
-    site.run(&format!("SELECT pg_terminate_backend(pid) {leader} AND granted")).await;
-    let leader_lock = taken.await.unwrap();
-    daemon.wait_log(LIMIT, "standby").await;
-    site.run(
-        "INSERT INTO outboxd.daemon (instance, host, pid, version, role, started_at) \
-             VALUES ('lately', 'there', 1, '0', 'leader', now()); \
-         UPDATE outboxd.leader SET timeline = timeline - 1; \
-         UPDATE sms.outbox SET status = 'queued', attempts = 0, gateway_ref = NULL, sent_at = NULL, sent_via = NULL",
-    )
-    .await;
-    let mut client = site.db.client().await;
-    let lock = client.transaction().await.unwrap();
-    lock.execute("SELECT FROM sms.outbox WHERE id = $1 FOR UPDATE", &[&id]).await.unwrap();
-    drop(leader_lock);
-
-    let waiting = "SELECT query_start::text FROM pg_stat_activity WHERE datname = current_database() \
-                   AND wait_event_type = 'Lock' AND query LIKE '%outboxd: reapply%'";
-    let mut tries = std::collections::BTreeSet::new();
-    eventually(LIMIT, "it tries again", async || {
-        tries.extend(site.sql.query(waiting, &[]).await.unwrap().iter().map(|row| row.get::<_, String>(0)));
-        if tries.len() > 1 { Ok(()) } else { Err(tries.clone()) }
-    })
-    .await;
-    lock.rollback().await.unwrap();
-    assert_eq!(site.until(id, "accepted").await.attempts, 1);
-    site.until_true("it leads again", "SELECT epoch = 2 FROM outboxd.leader").await;
-    let (next, _) = site.queue(1).await;
-    site.until(next, "accepted").await;
-    assert_eq!(site.sim_count("accepted").await, 2);
-    site.assert_nothing_twice().await;
 }

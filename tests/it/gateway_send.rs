@@ -306,6 +306,7 @@ fn get(url: &str) -> config::Gateway {
         message_id: None,
         error: None,
         plus: false,
+        password: None,
     })))
 }
 

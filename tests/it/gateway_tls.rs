@@ -96,7 +96,7 @@ BAMCA0kAMEYCIQDOI9MX4dA39t6/fCT3YE+4ORJ5dVirnTecMBepz/3RBgIhAL16
 ";
 
 /// Signed by it, for `localhost` alone.
-const LEAF: &str = "\
+pub(crate) const LEAF: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBsjCCAVegAwIBAgIUDJFEaaqqOfU3d6rLdaxt2bH15GYwCgYIKoZIzj0EAwIw
 ITEfMB0GA1UEAwwWb3V0Ym94ZCB0ZXN0IGF1dGhvcml0eTAgFw0yNjExMjIxMjU3
@@ -112,7 +112,7 @@ HQYDVR0OBBYEFK3cSTBfZMLLxzVjW0mYJRzCf1GNMB8GA1UdIwQYMBaAFEtZCfkx
 ";
 
 /// Guards nothing but the tests above.
-const LEAF_KEY: &str = "\
+pub(crate) const LEAF_KEY: &str = "\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg6oUeLVZCu45aZj8t
 kSR064D3EfZjgv54f2KiJRZcELihRANCAAS6vyL1m/aptgfwp9GlNyxuiWD1XGM+

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::support::daemon::Daemon;
 use crate::support::eventually;
 use crate::support::site::{LIMIT, Lines, Site};
+use crate::support::wire::{Calls, Fault, Wire};
 
 /// Pauses that a test can wait for.
 const QUICK: &str = "concurrency = 8\nbackoff_min = \"50ms\"\nbackoff_max = \"200ms\"\n";
@@ -145,6 +146,29 @@ async fn a_gateway_that_refuses_everything_is_stopped_and_burns_nothing() {
     site.run("SELECT sms.resume('main')").await;
     site.until_counts("they are sent", |counts| counts.only(&["accepted"])).await;
     until_no_alarm(&site).await;
+    site.assert_nothing_twice().await;
+}
+
+#[tokio::test]
+async fn who_says_go_on_before_the_refusals_are_written_does_not_burn_them() {
+    let mut site = Site::new("refuses_late").await;
+    let wire = Wire::to_cluster();
+    site.route_through(&wire);
+    let body = "{\"success\":false,\"message\":\"Account blocked\"}";
+    site.sim.script(&json!({"do": {"answer": {"status": 400, "body": body}}, "times": 0})).await;
+    let gateway = quick("stop_after_refusals = 5");
+    let daemon = site.daemon(Lines { gateway: &gateway, ..Lines::default() }).await;
+    let failing = wire.plan(Calls::running("record").always(), Fault::Refuse("53100"));
+    site.queue(40).await;
+    site.until_gateway("stopped").await;
+    failing.reached(LIMIT).await;
+    site.clear_script().await;
+    site.run("SELECT sms.resume('main')").await;
+    site.until_gateway("open").await;
+    assert!(site.counts().await.only(&["queued"]), "nothing could be written");
+    wire.lift();
+    site.until_counts("all are sent", |counts| counts.only(&["accepted"])).await;
+    daemon.wait_log(LIMIT, "had refused is queued again").await;
     site.assert_nothing_twice().await;
 }
 

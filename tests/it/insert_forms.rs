@@ -35,21 +35,22 @@ async fn copy_text(client: &Client, sql: &str, lines: &str) -> Result<u64, tokio
 }
 
 #[tokio::test]
-async fn ten_thousand_rows_copied_as_text_or_binary_with_and_without_ids_are_sent_once_each() {
+async fn ten_thousand_rows_for_one_recipient_copied_as_text_or_binary_with_and_without_ids_are_sent_once_each()
+ {
     let site = Site::new("copy_in").await;
     // Asleep, so that the first COPY has to ring.
     let daemon = site.daemon(FAR_POLL).await;
     site.until_asleep(&daemon).await;
     let mut committed = Committed::default();
-    let number = |n: usize| format!("+35387{n:07}");
+    let number = "+353871234567";
 
-    let lines: String = (0..ROWS / 4).map(|n| format!("{}\ttext {n}\n", number(n))).collect();
+    let lines: String = (0..ROWS / 4).map(|n| format!("{number}\ttext {n}\n")).collect();
     let copied = copy_text(&site.sql, "COPY sms.outbox (recipient, body) FROM STDIN", &lines).await.unwrap();
     assert_eq!(copied, 2_500);
     committed.add_all((0..ROWS / 4).map(|n| format!("text {n}")));
 
     let lines: String =
-        (0..ROWS / 4).map(|n| format!("{}\t{}\ttext id {n}\n", 1_000_000 - n, number(n))).collect();
+        (0..ROWS / 4).map(|n| format!("{}\t{}\ttext id {n}\n", 1_000_000 - n, number)).collect();
     copy_text(&site.sql, "COPY sms.outbox (id, recipient, body) FROM STDIN", &lines).await.unwrap();
     committed.add_all((0..ROWS / 4).map(|n| format!("text id {n}")));
 
@@ -60,7 +61,7 @@ async fn ten_thousand_rows_copied_as_text_or_binary_with_and_without_ids_are_sen
         let sql = format!("COPY sms.outbox ({columns}) FROM STDIN (FORMAT binary)");
         let mut writer = pin!(BinaryCopyInWriter::new(site.sql.copy_in(&sql).await.unwrap(), types));
         for n in 0..ROWS / 4 {
-            let (id, to, text) = (2_000_000 + i64::try_from(n).unwrap(), number(n), format!("{name} {n}"));
+            let (id, to, text) = (2_000_000 + i64::try_from(n).unwrap(), number, format!("{name} {n}"));
             let values: [&(dyn ToSql + Sync); 3] = [&id, &to, &text];
             writer.as_mut().write(if with_id { &values[..] } else { &values[1..] }).await.unwrap();
             committed.add(text);

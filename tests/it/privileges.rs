@@ -91,6 +91,7 @@ async fn an_application_may_do_nothing_else() {
         "SELECT sms.resume('main')",
         "SELECT FROM outboxd.leader",
         "SELECT outboxd.may_touch('x')",
+        "SELECT outboxd.auto_reply(1, 'x', 0)",
         "SELECT nextval('outboxd.register')",
         "SELECT nextval('sms.outbox_id_seq')",
         "CREATE TABLE sms.mine ()",

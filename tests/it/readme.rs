@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use crate::support::daemon::Daemon;
+use crate::support::port::free_port;
 use crate::support::postgres::{TestDb, cluster, connect, in_full};
 use crate::support::sim::SimProcess;
 use crate::support::{eventually, files_below, repository};
@@ -66,10 +66,6 @@ fn first_cells(text: &str, heading: &str) -> BTreeSet<String> {
     let rows = section.lines().skip_while(|line| !line.starts_with("|--"));
     let cells = rows.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     cells.map(str::to_owned).collect()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// Secrets in files that others cannot read, as the README has them.
@@ -163,6 +159,52 @@ async fn the_first_sms_from_sql_is_delivered_when_its_blocks_are_copied() {
     ] {
         assert!(texts.contains(&text), "{text} is not among {texts:?}");
     }
+}
+
+#[tokio::test]
+async fn an_application_reads_its_replies_and_honours_opt_outs_with_sql_alone() {
+    let section = section(&readme(), "## Read replies, honour opt-outs");
+    let blocks = blocks(&section, "sql");
+    let [inbox, opt_outs, template] = blocks.as_slice() else { panic!("{} blocks", blocks.len()) };
+
+    let db = TestDb::create("readme_inbox").await;
+    let port = free_port();
+    let sim = SimProcess::start(&["--inbound-to", &format!("http://127.0.0.1:{port}{CALLBACK_PATH}")]).await;
+    let secrets = secrets();
+    let config = configuration(&db.daemon_url().await, sim.address("gateway"), port, secrets.path());
+    let _daemon = Daemon::start(&config).await;
+    let (app, operator) = (db.app_client("shop").await, operator(&db).await);
+
+    sim.handset(&json!({"number": "353871234567", "reply": "Yes, please"})).await;
+    run(&app, "INSERT INTO sms.outbox (recipient, body, client_ref) VALUES ('0871234567', 'Come?', 'visit')")
+        .await;
+    let unhandled = async || -> i64 {
+        app.query_one("SELECT count(*) FROM sms.inbox WHERE handled_at IS NULL", &[]).await.unwrap().get(0)
+    };
+    eventually(LIMIT, "the reply is there", async || {
+        let count = unhandled().await;
+        if count == 1 { Ok(()) } else { Err(count) }
+    })
+    .await;
+    let (look, take) = inbox.split_once("\n\n").unwrap();
+    let row = app.query_one(look, &[]).await.unwrap();
+    assert_eq!((row.get("body"), row.get("client_ref")), ("Yes, please", "visit"));
+    let row = app.query_one(take, &[]).await.unwrap();
+    assert_eq!((row.get("keyword"), row.get("sender")), ("YES", "353871234567"));
+    assert_eq!(unhandled().await, 0);
+
+    run(&app, opt_outs).await;
+    let is_out = opt_outs.split_once("\n\n").unwrap().0;
+    assert!(!app.query_one(is_out, &[]).await.unwrap().get::<_, bool>(0));
+    let done: u64 = sim.state().await["inbound_ok"].as_u64().unwrap();
+    sim.control("POST", "handset/353871234567/send", Some(&json!({"text": "STOP please"}))).await;
+    sim.control("GET", &format!("wait?inbound_ok={}", done + 1), None).await;
+    assert!(app.query_one(is_out, &[]).await.unwrap().get::<_, bool>(0));
+    run(&app, "INSERT INTO sms.outbox (recipient, body) VALUES ('0871234567', 'Buy!')").await;
+    wait_for(&app, Status::Failed, 1).await;
+    run(&operator, template).await;
+    run(&app, "INSERT INTO sms.outbox (recipient, template, params) VALUES ('0871234567', 'code', '{\"code\": \"1234\"}')").await;
+    wait_for(&app, Status::Accepted, 2).await;
 }
 
 async fn operator(db: &TestDb) -> Client {

@@ -218,6 +218,31 @@ async fn a_receipt_may_be_faster_than_the_answer_to_a_retry_too() {
 }
 
 #[tokio::test]
+async fn a_message_without_a_receipt_says_so_and_a_late_receipt_settles_it() {
+    let site = Site::with_receipts("overdue").await;
+    site.sim.settings(&json!({"callbacks": {"receipts": {"lost": 1.0}}})).await;
+    // [callbacks] is the last section.
+    let config = format!("{}receipt_overdue_after = \"1s\"\n", site.config(RECEIPTS));
+    let _daemon = Daemon::start(&config).await;
+    let (first, last) = site.queue(20).await;
+    let marked =
+        "SELECT count(*) = 20 FROM sms.outbox WHERE status = 'accepted' AND error_code = 'receipt_overdue'";
+    site.until_true("all are marked", marked).await;
+    assert_eq!(site.number("SELECT receipts_overdue FROM sms.health").await, last - first + 1);
+    let row = site.row(first).await;
+    assert_eq!((row.finished, row.sent), (false, true));
+    let receipt = |reference: &Option<String>, delivered: bool| json!({"notify_id": reference, "number": "353870000001", "sender": "Demo", "delivered": delivered});
+    post(&site, &receipt(&row.gateway_ref, true)).await;
+    let row = site.row(first).await;
+    assert_eq!((row.status.as_str(), row.code(), row.reason()), ("delivered", "", ""));
+    let second = site.row(first + 1).await;
+    post(&site, &receipt(&second.gateway_ref, false)).await;
+    assert_eq!(site.row(first + 1).await.code(), "undelivered");
+    assert_eq!(site.number("SELECT receipts_overdue FROM sms.health").await, last - first - 1);
+    assert_eq!(site.alarms().await, []);
+}
+
+#[tokio::test]
 async fn a_standby_takes_receipts_too() {
     let site = Site::with_receipts("standby_receipts").await;
     let leader = site.daemon(Lines::default()).await;

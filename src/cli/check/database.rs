@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::cli::LEADER_SILENCE;
-use crate::cli::check::{Finding, Outcome};
+use crate::cli::check::{Finding, Outcome, replies, ways};
+use crate::cli::counted;
 use crate::compose::Templates;
 use crate::config::{Config, Queue, Wake};
-use crate::engine::lead::why_hold;
-use crate::store::inspect::{MissingGrant, Server};
+use crate::engine::failover::{self, Judgement};
+use crate::store::inspect::{MissingGrant, Server, Trigger};
 use crate::store::migrate::SchemaState;
 use crate::store::{Store, StoreError};
 
@@ -35,15 +36,23 @@ pub(super) async fn check(config: &Config) -> Seen {
         }
     };
     seen.findings.push(connection(config, &server));
+    seen.findings.extend(ways::check(config, &store).await);
     let state = store.schema_state().await;
     let usable = matches!(state, Ok(SchemaState::Current | SchemaState::Newer(_) | SchemaState::Altered(_)));
     let missing = matches!(state, Ok(SchemaState::Missing));
+    let at = seen.findings.len();
     seen.findings.push(schema(&server, state));
     if missing {
         return seen;
     }
-    let grants = match store.missing_grants().await {
-        Ok(missing) => grants_of(&server, &missing),
+    let grants = async {
+        let missing = store.missing_grants().await?;
+        // What it may not enter it cannot look into.
+        let sees_rows = !missing.is_empty() || store.doorbell().await?.sees_rows;
+        Ok((missing, sees_rows))
+    };
+    let grants = match grants.await {
+        Ok((missing, sees_rows)) => grants_of(&server, &missing, sees_rows),
         Err(error) => unexpected("grants", &error),
     };
     let granted = grants.outcome != Outcome::Failed;
@@ -52,15 +61,21 @@ pub(super) async fn check(config: &Config) -> Seen {
         // What follows would only repeat it.
         return seen;
     }
+    if let Some(differs) = shape(&store).await {
+        seen.findings[at] = differs;
+    }
     seen.findings.extend(triggers(config, &server, &store).await);
     seen.findings.push(indexes(&store).await);
     seen.findings.push(held(&store).await);
-    seen.findings.push(templates(&store).await);
+    seen.findings.extend(templates(config, &store).await);
     seen.daemon_here = daemon_here(&store).await;
     seen
 }
 
 fn unreachable(config: &Config, error: &StoreError) -> Finding {
+    if let StoreError::WrongWay { what, advice } = error {
+        return Finding::wrong("database", format!("{}: {what}", config.database.shown), *advice);
+    }
     let reason = error.to_string();
     let advice = if reason.contains("[28") {
         "user, password or pg_hba.conf do not fit; compare [database] with what the server's administrator has set up"
@@ -75,14 +90,20 @@ fn unreachable(config: &Config, error: &StoreError) -> Finding {
 }
 
 /// A statement that should not fail.
-fn unexpected(name: &str, error: &StoreError) -> Finding {
+pub(super) fn unexpected(name: &str, error: &StoreError) -> Finding {
     match error {
-        StoreError::Unavailable(_) | StoreError::InDoubt { .. } => Finding::unreachable(
-            name,
-            error.to_string(),
-            "the connection does not hold; look at the server's log",
-        ),
-        StoreError::Locked { .. } | StoreError::Refused { .. } | StoreError::Answer { .. } => {
+        StoreError::Unavailable(_) | StoreError::InDoubt { .. } | StoreError::Elsewhere { .. } => {
+            Finding::unreachable(
+                name,
+                error.to_string(),
+                "the connection does not hold; look at the server's log",
+            )
+        }
+        StoreError::WrongWay { what, advice } => Finding::wrong(name, what, *advice),
+        StoreError::Locked { .. }
+        | StoreError::Unable { .. }
+        | StoreError::Refused { .. }
+        | StoreError::Answer { .. } => {
             Finding::wrong(name, error.to_string(), "look at the server's log, and at the lines above")
         }
     }
@@ -138,11 +159,44 @@ fn schema(server: &Server, state: Result<SchemaState, StoreError>) -> Finding {
     }
 }
 
+/// How the schema differs from what its migrations made.
+async fn shape(store: &Store) -> Option<Finding> {
+    let looked = async {
+        Ok((store.unusable_statements().await?, store.retyped_columns().await?, store.wrong_arrows().await))
+    };
+    let (unusable, retyped, arrows) = match looked.await {
+        Ok(looked) => looked,
+        Err(error) => return Some(unexpected("schema", &error)),
+    };
+    // One column that is missing is missed by many statements.
+    let mut reasons: Vec<&str> = unusable.iter().map(|unusable| unusable.reason.as_str()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    let detail = if let Some(first) = unusable.first() {
+        let (count, reasons) = (counted(unusable.len(), "statement"), reasons.join("; "));
+        format!("the server would refuse {count}, {} for one: {reasons}", first.statement)
+    } else if !retyped.is_empty() {
+        let all =
+            retyped.iter().map(|one| format!("{} is {} instead of {}", one.column, one.present, one.wanted));
+        all.collect::<Vec<_>>().join("; ")
+    } else {
+        match arrows {
+            Ok(wrong) => {
+                let (from, to) = wrong.first()?;
+                format!("function outboxd.may_become is not outboxd's own: it is wrong about {from} to {to}")
+            }
+            Err(error) => return Some(unexpected("schema", &error)),
+        }
+    };
+    let advice = "somebody has changed it by hand: put it back as `outboxd migrate --print` shows it";
+    Some(Finding::wrong("schema", detail, advice))
+}
+
 fn grant_daemon_role(server: &Server) -> String {
     format!("as a superuser: GRANT outboxd_daemon TO \"{}\";", server.user.replace('"', "\"\""))
 }
 
-fn grants_of(server: &Server, missing: &[MissingGrant]) -> Finding {
+fn grants_of(server: &Server, missing: &[MissingGrant], sees_rows: bool) -> Finding {
     let role = server.role;
     if role.needs_daemon_role && !role.has_daemon_role {
         let detail = format!("{} is not granted outboxd_daemon, and would see no messages", server.user);
@@ -167,6 +221,16 @@ fn grants_of(server: &Server, missing: &[MissingGrant]) -> Finding {
         let detail = format!("{} lacks {}", server.user, listed.join("; "));
         return Finding::wrong("grants", detail, format!("as the owner: {}", commands.join(" ")));
     }
+    if !sees_rows {
+        return Finding::wrong(
+            "grants",
+            format!(
+                "{} sees no messages: row-level security of sms.outbox has no policy for it",
+                server.user
+            ),
+            "as the owner: CREATE POLICY outbox_daemon ON sms.outbox TO outboxd_daemon USING (true) WITH CHECK (true);",
+        );
+    }
     if role.superuser || role.owns_outbox {
         let what = if role.superuser { "is a superuser" } else { "owns the tables" };
         return Finding::warning(
@@ -183,17 +247,22 @@ async fn triggers(config: &Config, server: &Server, store: &Store) -> Vec<Findin
         Ok(triggers) => triggers,
         Err(error) => return vec![unexpected("doorbell", &error)],
     };
-    let silent = |rings: bool| -> Vec<&str> {
-        triggers.iter().filter(|t| t.rings == rings && !t.fires).map(|t| t.name.as_str()).collect()
-    };
-    let mut findings = vec![doorbell(&config.queue, server, &silent(true))];
+    let silent =
+        |rings: bool| -> Vec<&Trigger> { triggers.iter().filter(|t| t.rings == rings && !t.fires).collect() };
+    let mut findings = vec![if config.database.sessions().is_some() {
+        doorbell(&config.queue, server, &silent(true))
+    } else {
+        let poll = humantime::format_duration(config.queue.poll_interval);
+        let detail = format!("not used: nothing rings through the pooler; the table is polled every {poll}");
+        Finding::ok("doorbell", detail)
+    }];
     let defaults = silent(false);
     if !defaults.is_empty() {
         findings.push(Finding::warning(
             "defaults",
             format!(
                 "trigger {} is disabled or missing: an INSERT with NULL in a column fails",
-                defaults.join(", ")
+                names(&defaults)
             ),
             enable(&defaults),
         ));
@@ -201,7 +270,7 @@ async fn triggers(config: &Config, server: &Server, store: &Store) -> Vec<Findin
     findings
 }
 
-fn doorbell(queue: &Queue, server: &Server, silent: &[&str]) -> Finding {
+fn doorbell(queue: &Queue, server: &Server, silent: &[&Trigger]) -> Finding {
     let wake = queue.wake;
     let poll = humantime::format_duration(queue.poll_interval);
     if wake == Wake::Poll {
@@ -210,7 +279,7 @@ fn doorbell(queue: &Queue, server: &Server, silent: &[&str]) -> Finding {
     if !silent.is_empty() {
         let detail = format!(
             "trigger {} is disabled or missing: new messages wait for the poll, up to {poll}",
-            silent.join(", ")
+            names(silent)
         );
         return match wake {
             Wake::Notify => Finding::wrong("doorbell", detail, enable(silent)),
@@ -233,10 +302,21 @@ fn doorbell(queue: &Queue, server: &Server, silent: &[&str]) -> Finding {
     Finding::ok("doorbell", "triggers are enabled")
 }
 
-fn enable(triggers: &[&str]) -> String {
-    let commands: Vec<String> =
-        triggers.iter().map(|name| format!("ALTER TABLE sms.outbox ENABLE TRIGGER {name};")).collect();
-    format!("as the owner: {}", commands.join(" "))
+fn names(triggers: &[&Trigger]) -> String {
+    triggers.iter().map(|trigger| trigger.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn enable(triggers: &[&Trigger]) -> String {
+    let (disabled, missing): (Vec<&Trigger>, Vec<&Trigger>) =
+        triggers.iter().partition(|trigger| trigger.exists);
+    let mut advice: Vec<String> = disabled
+        .iter()
+        .map(|trigger| format!("ALTER TABLE sms.outbox ENABLE TRIGGER {};", trigger.name))
+        .collect();
+    if !missing.is_empty() {
+        advice.push(format!("create {} as `outboxd migrate --print` shows", names(&missing)));
+    }
+    format!("as the owner: {}", advice.join(" "))
 }
 
 async fn indexes(store: &Store) -> Finding {
@@ -256,8 +336,31 @@ async fn held(store: &Store) -> Finding {
         Ok(standing) => standing,
         Err(error) => return unexpected("hold", &error),
     };
-    if let Some(reason) = why_hold(&standing) {
-        return Finding::wrong("hold", reason, "never adopt a copy beside the database that still sends");
+    let witnesses = match store.witnesses().await {
+        Ok(witnesses) => witnesses,
+        Err(error) => return unexpected("hold", &error),
+    };
+    match failover::judge(&standing, &witnesses) {
+        Judgement::Certain => {}
+        Judgement::Changed { reason } => {
+            return Finding::wrong("hold", reason, "never adopt a copy beside the database that still sends");
+        }
+        Judgement::Uncertain { silent } => {
+            return Finding::warning(
+                "hold",
+                format!(
+                    "the database failed over, and there is no word yet of what was sent before from {silent}"
+                ),
+                "start the daemon; what was queued then is set aside if nobody can tell",
+            );
+        }
+    }
+    if standing.uncertain.is_some() {
+        return Finding::warning(
+            "hold",
+            "messages that may have been sent before a failover are set aside",
+            "`outboxd status` says what to do",
+        );
     }
     if !standing.held {
         return Finding::ok("hold", "nothing is held");
@@ -270,13 +373,19 @@ async fn held(store: &Store) -> Finding {
     }
 }
 
-async fn templates(store: &Store) -> Finding {
+async fn templates(config: &Config, store: &Store) -> Vec<Finding> {
     let rows = match store.templates().await {
         Ok(rows) => rows,
-        Err(error) => return unexpected("templates", &error),
+        Err(error) => return vec![unexpected("templates", &error)],
     };
     let count = rows.len();
     let templates = Templates::new(rows);
+    let mut findings = vec![wording(count, &templates)];
+    findings.extend(replies::check(config, &templates));
+    findings
+}
+
+fn wording(count: usize, templates: &Templates) -> Finding {
     let errors: Vec<String> = templates
         .errors()
         .map(|(name, language, error)| {
@@ -310,7 +419,7 @@ mod tests {
 
     use super::{connection_faults, doorbell};
     use crate::cli::check::Outcome;
-    use crate::config::{Queue, Wake};
+    use crate::config::{AfterFailover, Queue, Wake};
     use crate::store::inspect::{RoleStanding, Server};
 
     fn server(version_num: i32, in_recovery: bool, max_prepared_transactions: i32) -> Server {
@@ -340,6 +449,7 @@ mod tests {
             stale_after: None,
             stale_after_urgent: None,
             shutdown_grace: Duration::ZERO,
+            after_failover: AfterFailover::Hold,
         }
     }
 

@@ -139,12 +139,20 @@ impl Dispatch {
                 self.plan.recorded(id, queued_again);
             }
             if let Some(flight) = flight {
+                self.life.own_waves.recorded(flight.wave, id);
                 self.wave_member_done(flight.wave);
             }
         }
         for index in 0..self.gateways.len() {
             self.give_back_refused(index);
         }
+    }
+
+    pub(super) fn results_refused(&mut self, reason: Option<String>) {
+        let text = reason.map(|reason| {
+            format!("PostgreSQL refuses to write results, and soon nothing more is sent: {reason}; see outboxd check")
+        });
+        let _news = self.alarm(|alarms| &mut alarms.results, text);
     }
 
     pub(super) fn end_cooling(&mut self, now: Moment) {
@@ -166,21 +174,20 @@ impl Dispatch {
         }
     }
 
-    /// What a gateway refused one after another before it was stopped is queued again, once nothing of it is under way.
+    /// What a gateway refused one after another before it was stopped is queued again, as soon as the refusals stand in
+    /// the rows, be the gateway still stopped or not.
     fn give_back_refused(&mut self, index: GatewayIndex) {
-        let run = &mut self.gateways[index];
-        if !matches!(run.health.state(), State::Stopped { .. }) || self.plan.under_way(index) > 0 {
-            return;
-        }
-        let refused = run.health.take_refused();
+        let flights = &self.flights;
+        let refused = self.gateways[index].health.take_refused(|id| !flights.contains_key(&id));
         if refused.is_empty() {
             return;
         }
-        let store = self.store.clone();
+        let (store, life) = (self.store.clone(), Arc::clone(&self.life));
         self.ask(async move {
             for _ in 0..10 {
                 match store.requeue_refused(&refused).await {
                     Ok(ids) => {
+                        life.memory.results.forget(&ids);
                         info!(messages = ids.len(), "what the stopped gateway had refused is queued again");
                         return Some(Event::Swept);
                     }
@@ -227,12 +234,21 @@ impl Dispatch {
         }
     }
 
+    /// A processing result said that the account has no credits.
+    pub(super) fn stop_gateway(&mut self, name: &str, reason: &str) {
+        let Some(index) = self.gateways.iter().position(|run| &*run.name == name) else { return };
+        let change = self.gateways[index].health.stop_for(DeferCause::NoCredit, reason);
+        self.apply(index, &change);
+    }
+
     pub(super) fn resume_gateway(&mut self, name: &str) {
         let Some(index) = self.gateways.iter().position(|run| &*run.name == name) else { return };
         info!(gateway = name, "a person said go on");
+        let plan = &self.plan;
+        let not_answered = self.flights.iter().filter(|(_, flight)| !flight.answered).map(|(id, _)| *id);
         let run = &mut self.gateways[index];
         run.gateway.reset();
-        run.health.resume();
+        run.health.resume(not_answered.filter(|id| plan.gateway_of(*id) == Some(index)));
         self.open(index);
     }
 
@@ -275,8 +291,10 @@ impl Dispatch {
             }
             _ => {}
         }
+        // Who leads again shows all of them.
+        let Some(epoch) = self.term.as_ref().map(|term| term.epoch) else { return };
         let turn = run.shows.next();
-        let showing = Showing { name, state, reason: reason.map(|text| presentable(&text)), alarm };
+        let showing = Showing { name, state, reason: reason.map(|text| presentable(&text)), alarm, epoch };
         let store = self.store.clone();
         self.ask(async move {
             turn.show(&store, &showing).await;

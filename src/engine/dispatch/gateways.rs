@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tracing::debug;
 
 use crate::clock::Moment;
@@ -40,7 +40,7 @@ pub(super) struct GatewayRun {
     lease: Arc<Lease>,
 }
 
-/// Keeps what people are shown of one gateway in order: each writing is a task of its own, and the last word must not
+/// Keeps what people are shown of one thing in order: each writing is a task of its own, and the last word must not
 /// be overtaken by one that was said before it.
 #[derive(Debug, Default)]
 pub(super) struct Shows {
@@ -64,11 +64,20 @@ impl Shows {
 }
 
 impl Turn {
+    /// Waits until whoever writes now has finished.
+    pub(super) async fn begin(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().await
+    }
+
+    pub(super) fn is_newest(&self) -> bool {
+        self.newest.load(Ordering::Acquire) == self.number
+    }
+
     /// Writes until it succeeds or there is something newer: an alarm that was lost to a moment's trouble with the
     /// database would be raised by nobody else.
     pub(super) async fn show(self, store: &Store, showing: &Showing) {
-        let _writing = self.writing.lock().await;
-        while self.newest.load(Ordering::Acquire) == self.number {
+        let _writing = self.begin().await;
+        while self.is_newest() {
             match showing.write(store).await {
                 Ok(()) => return,
                 Err(error) => {
@@ -88,12 +97,16 @@ pub(super) struct Showing {
     pub(super) reason: Option<String>,
     /// Code of the alarm that is to stand; others are cleared.
     pub(super) alarm: Option<&'static str>,
+    /// In which we lead.
+    pub(super) epoch: i64,
 }
 
 impl Showing {
     async fn write(&self, store: &Store) -> Result<(), StoreError> {
-        let Showing { name, state, reason, alarm } = self;
-        store.show_gateway(name, state, reason.as_deref()).await?;
+        let Showing { name, state, reason, alarm, epoch } = self;
+        if !store.show_gateway(name, state, reason.as_deref(), *epoch).await? {
+            return Ok(());
+        }
         if let Some(code) = alarm {
             let text = reason.as_deref().unwrap_or_default();
             store.open_alarm(code, name, &format!("gateway {name} is {state}: {text}")).await?;

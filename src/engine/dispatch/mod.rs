@@ -2,11 +2,13 @@
 //! waits for nothing: reading, waves and requests run beside it and come back as events.
 //!
 //! `reading` takes pages in, `waves` sends, `answers` turns verdicts into records and gateway states, `upkeep` is what
-//! happens by the clock.
+//! happens by the clock, `alarms` tells people.
 
+mod alarms;
 mod answers;
 mod gateways;
 mod reading;
+mod uncertain;
 mod upkeep;
 mod waves;
 
@@ -22,24 +24,32 @@ use crate::clock::{self, Moment};
 use crate::compose::{Composer, Templates};
 use crate::config::Config;
 use crate::engine::Event;
+use crate::engine::dispatch::alarms::Alarms;
 use crate::engine::dispatch::gateways::GatewayRun;
-use crate::engine::lead::{Leading, Lease, OwnWaves};
+use crate::engine::lead::{Leading, Lease};
+use crate::engine::life::Life;
 use crate::engine::plan::{Plan, Ready};
 use crate::engine::record::Job;
 use crate::engine::route::Router;
 use crate::engine::wake::Wakefulness;
 use crate::gateway::Gateway;
-use crate::message::{Encoding, MessageId, Nonce, Position, Status};
-use crate::store::queue::{DueRow, WaveKey};
+use crate::message::{Encoding, MessageId, Position, Status};
+use crate::store::failover::Uncertain;
+use crate::store::queue::{self, DueRow, WaveKey};
 use crate::store::record::{Fits, Record};
-use crate::store::{Store, StoreError};
+use crate::store::{Statement, Store, StoreError};
 
 /// Events taken in before the next look at what is to be done.
 const EVENTS_AT_ONCE: usize = 512;
+/// A lock that is met for longer is worth a word.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause after the database failed us.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
-/// After the grace period, how long the last records may take.
-const LAST_RECORDS: Duration = Duration::from_secs(5);
+/// Pause after somebody else's lock kept us out: whoever takes it takes it for a moment.
+const LOCKED_PAUSE: Duration = Duration::from_millis(50);
+/// A statement may be refused for some rows and work for others, or for none: what was refused works again when it was
+/// not refused for so long.
+const CALM: Duration = Duration::from_secs(3);
 
 /// What `dispatch` is made of.
 #[derive(Debug)]
@@ -49,9 +59,9 @@ pub struct Parts {
     /// In the order of their names.
     pub gateways: Vec<Arc<Gateway>>,
     pub lease: Arc<Lease>,
-    pub own_waves: Arc<OwnWaves>,
-    /// Whether the doorbell may be relied upon.
-    pub doorbell: bool,
+    pub life: Arc<Life>,
+    /// Notifications are listened to: the doorbell may be relied upon while its triggers are there.
+    pub listening: bool,
     pub events: mpsc::Sender<Event>,
     pub recorder: mpsc::UnboundedSender<Job>,
 }
@@ -60,7 +70,9 @@ pub struct Parts {
 pub struct Dispatch {
     config: Arc<Config>,
     store: Store,
-    own_waves: Arc<OwnWaves>,
+    life: Arc<Life>,
+    lease: Arc<Lease>,
+    listening: bool,
     events: mpsc::Sender<Event>,
     recorder: mpsc::UnboundedSender<Job>,
     /// Requests under way.
@@ -80,6 +92,7 @@ pub struct Dispatch {
     flights: HashMap<MessageId, Flight>,
     waves: HashMap<WaveKey, usize>,
     cooling: Vec<Cooling>,
+    alarms: Alarms,
     wakefulness: Wakefulness,
     clockwork: upkeep::Clockwork,
     /// The database failed us: nothing is read or begun until then.
@@ -91,10 +104,11 @@ pub struct Dispatch {
 #[derive(Debug)]
 struct Term {
     epoch: i64,
-    nonce: Nonce,
     next_seq: i64,
     /// Why nothing may be sent.
     held: Option<String>,
+    /// What may have been sent before a failover is set aside instead.
+    uncertain: Option<Uncertain>,
 }
 
 /// A message between the commit of its wave and the recording of its result.
@@ -128,7 +142,7 @@ enum TemplateState {
 
 impl Dispatch {
     pub fn new(parts: Parts) -> Dispatch {
-        let Parts { config, store, gateways, lease, own_waves, doorbell, events, recorder } = parts;
+        let Parts { config, store, gateways, lease, life, listening, events, recorder } = parts;
         let now = clock::now();
         let runs: Vec<GatewayRun> = gateways
             .into_iter()
@@ -141,11 +155,13 @@ impl Dispatch {
             plan: Plan::new(&limits, config.queue.lookahead),
             router: Router::new(&config.routing, config.gateways.keys().map(String::as_str)),
             composer: Composer::new(config.text.clone(), Templates::default()),
-            wakefulness: Wakefulness::new(doorbell, config.queue.poll_interval, now),
+            wakefulness: Wakefulness::new(listening, config.queue.poll_interval, now),
             clockwork: upkeep::Clockwork::new(now),
             config,
             store,
-            own_waves,
+            life,
+            lease,
+            listening,
             events,
             recorder,
             attempts: JoinSet::new(),
@@ -158,6 +174,7 @@ impl Dispatch {
             flights: HashMap::new(),
             waves: HashMap::new(),
             cooling: Vec::new(),
+            alarms: Alarms::new(),
             trouble: None,
             stopping: None,
         }
@@ -170,7 +187,7 @@ impl Dispatch {
         loop {
             let now = clock::now();
             self.act(now);
-            if self.is_done(now) {
+            if self.is_done() {
                 break;
             }
             let deadline = self.next_at(now).since(now).max(Duration::from_millis(1));
@@ -227,15 +244,21 @@ impl Dispatch {
             }
             Event::Answer { gateway, id, verdict } => self.answer_came(gateway, id, verdict, now),
             Event::Recorded(done) => self.recorded(done, now),
+            Event::ResultsRefused(reason) => self.results_refused(reason),
             Event::Probed { gateway, result } => self.probed(gateway, result, now),
             Event::Templates(rows) => self.templates_came(rows, now),
             Event::NextDue(due) => self.next_due_came(due, now),
+            Event::Doorbell(found) => self.doorbell_came(found, now),
             Event::Orders { epoch, orders } => self.orders_came(epoch, orders, now),
             Event::FellAsleep(falling, outcome) => {
                 self.wakefulness.fell_asleep(&falling, outcome.is_ok());
                 self.plan.wake();
             }
             Event::Swept => self.plan.wake(),
+            Event::Settled => {
+                self.clockwork.ask_orders_now();
+                self.plan.wake();
+            }
             Event::Stop { grace } => self.begin_stop(now + grace),
         }
     }
@@ -249,11 +272,16 @@ impl Dispatch {
         if let Some(reason) = &leading.held {
             warn!(reason, "everything is held; nothing is sent");
         }
-        self.term =
-            Some(Term { epoch: leading.epoch, nonce: leading.nonce, next_seq: 1, held: leading.held });
+        self.term = Some(Term {
+            epoch: leading.epoch,
+            next_seq: 1,
+            held: leading.held,
+            uncertain: leading.uncertain,
+        });
         self.wakefulness.start_over(now);
-        self.clockwork = upkeep::Clockwork::new(now);
+        self.clockwork.start_over(now);
         self.show_all_gateways();
+        self.show_all_alarms();
     }
 
     fn end_term(&mut self) {
@@ -297,10 +325,10 @@ impl Dispatch {
         }
     }
 
-    fn is_done(&self, now: Moment) -> bool {
-        let Some(until) = self.stopping else { return false };
+    /// Told to stop, and everything is accounted for. How long that may take is the business of whoever told us.
+    fn is_done(&self) -> bool {
         let committing = self.gateways.iter().any(|run| run.committing);
-        (self.flights.is_empty() && !committing) || until + LAST_RECORDS <= now
+        self.stopping.is_some() && self.flights.is_empty() && !committing
     }
 
     fn next_at(&self, now: Moment) -> Moment {
@@ -332,27 +360,76 @@ impl Dispatch {
         next
     }
 
-    /// The database did not do what we asked; said once until it works again.
+    /// The database did not do what we asked.
     fn database_failed(&mut self, error: &StoreError, now: Moment) {
-        if matches!(error, StoreError::Locked { .. }) {
+        if let StoreError::Locked { statement } = error {
+            self.lock_met(statement, now);
+            self.trouble = self.trouble.max(Some(now + LOCKED_PAUSE));
             return;
         }
-        let fault = (error.statement(), error.to_string());
-        if self.clockwork.database_fault.as_ref() != Some(&fault) {
+        if let (Some(statement), false) = (error.statement(), matches!(error, StoreError::InDoubt { .. })) {
+            self.clockwork.refused.insert(statement, upkeep::Refused { last: now, worked: false });
+        }
+        if self.clockwork.complaints.is_news(error) {
             warn!(%error, "the database does not answer as it should; trying again");
-            self.clockwork.database_fault = Some(fault);
+            if matches!(error, StoreError::Refused { .. } | StoreError::Answer { .. }) {
+                let text = format!("what needs this statement waits: {error}; see outboxd check");
+                let _news = self.alarm(|alarms| &mut alarms.statements, Some(text));
+            }
         }
         self.trouble = Some(now + TROUBLE_PAUSE);
     }
 
-    /// A statement of a kind that failed before went well. (Another kind says nothing: one may be refused for ever while
-    /// the others work.)
-    fn database_works(&mut self, statement: &str) {
-        let mended =
-            |fault: &mut (Option<&'static str>, String)| fault.0.is_none_or(|name| name == statement);
-        if self.clockwork.database_fault.take_if(mended).is_some() {
-            info!("the database works again");
+    fn database_works(&mut self, statement: Statement, now: Moment) {
+        match self.clockwork.refused.get_mut(statement.name) {
+            Some(refused) if now.since(refused.last) < CALM => refused.worked = true,
+            _ => self.not_refused(statement.name),
         }
+        let free = self.clockwork.lock_met.take_if(|met| met.statement == statement.name);
+        if free.is_some_and(|met| met.said) {
+            info!(statement = statement.name, "the lock is gone");
+        }
+    }
+
+    /// What was refused last a while ago, and has worked since, works again.
+    pub(super) fn settle_refused(&mut self, now: Moment) {
+        let refused = self.clockwork.refused.iter();
+        let settled = refused.filter(|(_, refused)| refused.worked && now.since(refused.last) >= CALM);
+        let settled: Vec<&'static str> = settled.map(|(statement, _)| *statement).collect();
+        for statement in settled {
+            self.not_refused(statement);
+        }
+    }
+
+    fn not_refused(&mut self, statement: &'static str) {
+        self.clockwork.refused.remove(statement);
+        if self.clockwork.complaints.are_over(statement) {
+            info!("the database works again");
+            let _news = self.alarm(|alarms| &mut alarms.statements, None);
+        }
+    }
+
+    /// A short lock is nobody's business. One that keeps us from reading or from sending is told, and whose it is.
+    fn lock_met(&mut self, statement: &'static str, now: Moment) {
+        if statement != queue::DISCOVER.name && statement != queue::WAVE.name {
+            return;
+        }
+        let met =
+            self.clockwork.lock_met.get_or_insert(upkeep::LockMet { statement, since: now, said: false });
+        if met.said || met.statement != statement || now.since(met.since) < LOCK_PATIENCE {
+            return;
+        }
+        met.said = true;
+        let store = self.store.clone();
+        self.ask(async move {
+            let holders = store.lock_holders(false).await.ok().flatten();
+            let holders = holders.as_deref().unwrap_or("nobody whom we can see");
+            warn!(
+                statement,
+                holders, "nothing is sent: somebody holds a lock; it goes on when that transaction ends"
+            );
+            None
+        });
     }
 
     /// Runs a statement beside us; its event comes back.

@@ -10,13 +10,15 @@ use crate::compose::{Composer, Templates};
 use crate::engine::Event;
 use crate::engine::dispatch::{Dispatch, Judged, TemplateState};
 use crate::engine::plan::{PageEnd, Read, Ready};
-use crate::message::{Lane, Status};
+use crate::message::{AttemptNo, Lane, Status, TemplateRow};
 use crate::store::StoreError;
 use crate::store::queue::{self, Discover, DueRow};
 use crate::text::code;
 
 /// The row was due for too long to be sent without asking.
 const HELD_STALE: &str = "held_stale";
+/// It was queued before a failover, and nobody could tell what was sent in what that lost.
+const FAILOVER_UNCERTAIN: &str = "failover_uncertain";
 
 impl Dispatch {
     /// Starts whatever is to be read.
@@ -63,7 +65,7 @@ impl Dispatch {
                 return;
             }
         };
-        self.database_works(queue::DISCOVER.name);
+        self.database_works(queue::DISCOVER, now);
         let page =
             PageEnd { last: rows.last().map(|due| due.row.position()), full: rows.len() >= read.limit, cost };
         if let Some(due) = rows.last() {
@@ -90,13 +92,24 @@ impl Dispatch {
     }
 
     fn judge(&mut self, due: DueRow) {
-        if due.expired == Some(true) {
+        // First: what is expired was not sent, and of this nobody knows.
+        if self.is_uncertain(&due) {
+            let judged = Judged::of(&due);
+            self.write_judgement(
+                &judged,
+                Status::Queued,
+                true,
+                FAILOVER_UNCERTAIN,
+                "it was queued when the database failed over, and may have been sent in what that lost; find out, then \
+                 sms.cancel(id) gives it up and sms.retry(id, force => true) sends it, perhaps twice",
+            );
+        } else if due.expired == Some(true) {
             self.write_judgement(
                 &Judged::of(&due),
                 Status::Expired,
                 false,
                 "expired",
-                "expires_at passed before it could be sent",
+                expired(due.row.attempts),
             );
         } else if self.is_stale(&due) {
             let hours = due.due_for.as_secs() / 3600;
@@ -127,6 +140,7 @@ impl Dispatch {
                     version: row.version,
                     lane: row.lane,
                     position: row.position(),
+                    row_made: row.row_made,
                     attempts: row.attempts,
                     draft,
                 };
@@ -186,14 +200,11 @@ impl Dispatch {
         self.ask(async move { Some(Event::Templates(store.templates().await)) });
     }
 
-    pub(super) fn templates_came(
-        &mut self,
-        rows: Result<Vec<(String, String, String)>, StoreError>,
-        now: Moment,
-    ) {
+    pub(super) fn templates_came(&mut self, rows: Result<Vec<TemplateRow>, StoreError>, now: Moment) {
         self.reading_templates = false;
         match rows {
             Ok(rows) => {
+                self.database_works(queue::TEMPLATES, now);
                 self.composer = Composer::new(self.config.text.clone(), Templates::new(rows));
                 let still = self.templates == TemplateState::Loading;
                 let covered = self.clockwork.doubtful_covered.min(self.doubtful.len());
@@ -223,6 +234,16 @@ impl Dispatch {
         self.plan.recorded(due.row.id, None);
         if self.may_send() {
             self.prepare(due, final_word);
+        }
+    }
+}
+
+/// Of a row that was given up as unknown and queued again, nobody knows that it was not sent.
+const fn expired(attempts: AttemptNo) -> &'static str {
+    match attempts {
+        0 => "expires_at passed before it could be sent",
+        _ => {
+            "expires_at passed before it could be sent again; if an earlier attempt had no answer, outboxd.attempt says so"
         }
     }
 }

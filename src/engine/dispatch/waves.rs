@@ -1,20 +1,24 @@
 //! From ready rows to requests: a wave is committed first, and only what it confirmed is sent.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, warn};
 
 use crate::clock::Moment;
 use crate::engine::deliver::{self, Attempt};
-use crate::engine::dispatch::{Dispatch, Flight, answers};
+use crate::engine::dispatch::{Dispatch, Flight, Judged, answers};
+use crate::engine::lead::random_bits;
 use crate::engine::plan::{GatewayIndex, Ready};
 use crate::engine::record::Job;
 use crate::engine::{Event, WaveName};
-use crate::message::{MessageId, NotifyRef};
+use crate::message::{CreatedAt, MessageId, Nonce, NotifyRef, Status};
+use crate::store::failover::Fact;
 use crate::store::queue::{self, WaveEntry, WaveIntent, WaveKey, WaveOutcome};
 use crate::store::record::Fits;
 use crate::store::{Store, StoreError};
+use crate::text::code;
 
 /// Most messages in one wave.
 const WAVE: usize = 500;
@@ -46,14 +50,22 @@ impl Dispatch {
         let run = &mut self.gateways[index];
         run.pace.take(taken.len(), now);
         run.committing = true;
-        self.own_waves.begin(key);
+        self.life.own_waves.begin(key);
+        let lanes = &self.config.opt_out.transactional_lanes;
         let mut entries: Vec<WaveEntry> = taken
             .iter()
-            .map(|ready| WaveEntry { id: ready.id, attempt: ready.attempts + 1, version: ready.version })
+            .map(|ready| WaveEntry {
+                id: ready.id,
+                attempt: ready.attempts + 1,
+                version: ready.version,
+                row_made: ready.row_made,
+                recipient: (!ready.draft.transactional && !lanes.contains(&ready.lane))
+                    .then(|| ready.draft.recipient.clone()),
+            })
             .collect();
         entries.sort_by_key(|entry| entry.id);
-        let wave = WaveName { key, nonce: term.nonce };
-        let intent = WaveIntent { key, gateway: run.name.clone(), nonce: term.nonce, entries };
+        let wave = WaveName { key, nonce: Nonce::from_bits(random_bits()) };
+        let intent = WaveIntent { key, gateway: run.name.clone(), nonce: wave.nonce, entries };
         let store = self.store.clone();
         self.ask(async move {
             let outcome = commit_surely(&store, &intent).await;
@@ -70,29 +82,39 @@ impl Dispatch {
         now: Moment,
     ) {
         self.gateways[index].committing = false;
-        let confirmed: HashSet<MessageId> = match outcome {
-            Ok(WaveOutcome::Confirmed(ids)) => {
-                self.database_works(queue::WAVE.name);
-                ids.into_iter().collect()
+        if outcome.is_ok() {
+            self.database_works(queue::WAVE, now);
+        }
+        let mut unwanted = HashSet::new();
+        let confirmed: HashMap<MessageId, CreatedAt> = match outcome {
+            Ok(WaveOutcome::Confirmed { rows, opted_out }) => {
+                let confirmed: HashMap<MessageId, CreatedAt> = rows.into_iter().collect();
+                unwanted.extend(opted_out);
+                let others = taken.iter().map(|ready| ready.id);
+                let left_out = others.filter(|id| !confirmed.contains_key(id) && !unwanted.contains(id));
+                self.settle_noted(left_out.collect());
+                confirmed
             }
             Ok(WaveOutcome::Fenced) => {
                 // Another leader, or somebody said hold: find out which.
                 self.clockwork.ask_orders_now();
-                HashSet::new()
+                HashMap::new()
             }
             Err(error) => {
                 self.database_failed(&error, now);
-                HashSet::new()
+                HashMap::new()
             }
         };
         if confirmed.is_empty() {
-            self.own_waves.finish(wave.key);
+            self.life.own_waves.finish(wave.key);
         } else {
             self.waves.insert(wave.key, confirmed.len());
         }
         for ready in taken {
-            if confirmed.contains(&ready.id) {
-                self.take_off(index, wave, ready);
+            if let Some(row_made) = confirmed.get(&ready.id) {
+                self.take_off(index, wave, ready, *row_made);
+            } else if unwanted.contains(&ready.id) {
+                self.refuse_unwanted(index, &ready);
             } else {
                 debug!(message_id = ready.id.0, "not in the wave: it changed, or the wave came to nothing");
                 self.plan.not_in_wave(index, &ready);
@@ -101,12 +123,51 @@ impl Dispatch {
         self.launch(index);
     }
 
-    fn take_off(&mut self, index: GatewayIndex, wave: WaveName, ready: Ready) {
+    fn refuse_unwanted(&mut self, index: GatewayIndex, ready: &Ready) {
+        // Otherwise the term has ended meanwhile, and the row is somebody else's.
+        if self.plan.gateway_of(ready.id) != Some(index) {
+            return;
+        }
+        debug!(message_id = ready.id.0, "the recipient has opted out");
+        self.plan.recorded(ready.id, None);
+        self.write_judgement(
+            &Judged::from(ready),
+            Status::Failed,
+            false,
+            code::OPTED_OUT,
+            "the recipient wants no messages, see sms.opt_out",
+        );
+    }
+
+    /// What a wave left out has changed, or had been sent while it was out of sight. If this fails, the next wave leaves
+    /// it out again.
+    fn settle_noted(&mut self, left_out: Vec<MessageId>) {
+        if left_out.is_empty() {
+            return;
+        }
+        let store = self.store.clone();
+        self.ask(async move {
+            match store.settle_noted(&left_out).await {
+                Ok(settled) if settled.is_empty() => {}
+                Ok(settled) => {
+                    warn!(
+                        messages = settled.len(),
+                        "were sent while their rows were out of sight; that is in the rows now"
+                    );
+                }
+                Err(error) => debug!(%error, "could not write yet what is known of rows that came back"),
+            }
+            None
+        });
+    }
+
+    fn take_off(&mut self, index: GatewayIndex, wave: WaveName, ready: Ready, row_made: CreatedAt) {
         let attempt = ready.attempts + 1;
-        let gateway_ref = NotifyRef { id: ready.id, nonce: wave.nonce, attempt }.encode();
+        let reference = NotifyRef { id: ready.id, nonce: wave.nonce, attempt };
+        let gateway_ref = reference.encode();
         let flight = Flight {
             wave: wave.key,
-            fits: Fits::Attempt(attempt),
+            fits: Fits::Attempt { number: attempt, row_made },
             position: ready.position,
             gateway_ref: gateway_ref.clone(),
             encoding: ready.draft.encoding,
@@ -116,6 +177,15 @@ impl Dispatch {
         };
         self.flights.insert(ready.id, flight);
         if self.term.as_ref().is_some_and(|term| term.epoch == wave.key.epoch) {
+            let under_way = Fact {
+                id: ready.id,
+                row_made,
+                attempt,
+                status: Status::Unknown,
+                gateway: Arc::clone(&self.gateways[index].name),
+                reference,
+            };
+            self.life.own_waves.may_leave(wave.key, under_way);
             let outgoing = ready.draft.into_outgoing(ready.id, attempt, gateway_ref);
             self.gateways[index].launch.push_back(outgoing);
         } else {
@@ -155,7 +225,7 @@ impl Dispatch {
         *open -= 1;
         if *open == 0 {
             self.waves.remove(&wave);
-            self.own_waves.finish(wave);
+            self.life.own_waves.finish(wave);
             // Closed only when the recorder has gone; the wave is then cleared by the next takeover.
             let _ = self.recorder.send(Job::Finished(wave));
         }

@@ -39,8 +39,17 @@ fn ready_at(lane: Lane, position: Position, version: RowVersion) -> Ready {
         sender: "Shop".to_owned(),
         encoding: Encoding::Gsm7,
         segments: 1,
+        transactional: false,
     };
-    Ready { id: position.id, version, lane, position, attempts: 0, draft }
+    Ready {
+        id: position.id,
+        version,
+        lane,
+        position,
+        row_made: crate::message::CreatedAt(0),
+        attempts: 0,
+        draft,
+    }
 }
 
 fn reads(plan: &mut Plan, now: Moment) -> Vec<Read> {

@@ -4,9 +4,10 @@
 //! agree, and the daemon must have recovered by itself.
 //!
 //! A run has some 900 calls of the database, and most of them are the same look at the table. So a run of all tests takes
-//! a part: of every statement, its preparing included, the first call and some later one. The seed of the choice is
-//! printed; `OUTBOXD_ANOMALY_SEED=<seed>` makes the same choice again, and `OUTBOXD_ANOMALY=all` takes every call
-//! (`OUTBOXD_ANOMALY=all tests/with-postgres cargo test --test it anomaly -- --nocapture`, some 20 minutes a kind).
+//! a part: of the statements that everything hangs on, the first call and some later one; of the others, their preparing
+//! included, one in three. The seed of the choice is printed; `OUTBOXD_ANOMALY_SEED=<seed>` makes the same choice again.
+//! `OUTBOXD_ANOMALY=all` takes every call, which takes some ten minutes a kind of failure:
+//! `OUTBOXD_ANOMALY=all tests/with-postgres cargo test --test it anomaly -- --nocapture --test-threads 1`.
 
 mod scenario;
 
@@ -21,6 +22,9 @@ use scenario::{Run, Stage, Trouble};
 
 /// Runs side by side: they wait most of the time.
 const STAGES: usize = 4;
+/// Of these statements the first call always fails in one of the runs: what is in doubt about them must be settled.
+const CARDINAL: [&str; 7] =
+    ["leader_take", "mark_unknown", "commit(delete_old_waves)", "wave", "record", "receipts", "register"];
 /// After so many failures a loop has told enough.
 const ENOUGH: usize = 5;
 /// The daemon's time limit for a statement is 1 s: this is beyond it, and within the loop's patience.
@@ -129,7 +133,7 @@ async fn play_all(hint: &str, plan: impl Plan) -> Tally {
     tally
 }
 
-/// Of each statement the first call and one or two later ones.
+/// Of each statement the first call and a later one, as far as they are chosen.
 fn some_calls(seen: &[Call], fault: Fault) -> Vec<Trouble> {
     let mut counts: BTreeMap<(&str, &str), (Kind, usize)> = BTreeMap::new();
     for call in seen {
@@ -145,10 +149,10 @@ fn some_calls(seen: &[Call], fault: Fault) -> Vec<Trouble> {
     for ((_, name), (kind, count)) in counts {
         let mut chosen = vec![1, choice.up_to(count)];
         chosen.dedup();
-        for n in chosen {
-            let calls = Calls::named(kind, name).nth(n);
-            troubles.push(Trouble::Database(calls, fault));
-        }
+        let cardinal = kind == Kind::Run && CARDINAL.contains(&name);
+        chosen.retain(|_| cardinal || choice.up_to(3) == 1);
+        let calls = chosen.into_iter().map(|n| Calls::named(kind, name).nth(n));
+        troubles.extend(calls.map(|calls| Trouble::Database(calls, fault)));
     }
     troubles
 }

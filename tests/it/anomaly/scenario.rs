@@ -19,6 +19,13 @@ const LINES: Lines<'_> = Lines {
     receipts: true,
 };
 
+/// Columns and values of a row's text.
+const PLAIN: (&str, &str) = ("body", "'text'");
+const GREETING: (&str, &str) = ("template, params", "'greeting', '{\"name\": \"Ada\"}'");
+
+/// What was inserted, and what is to become of it.
+type Rows = BTreeMap<i64, Expected>;
+
 /// What is to go wrong in a run.
 #[derive(Debug, Clone)]
 pub(super) enum Trouble {
@@ -82,8 +89,11 @@ impl Stage {
             }
         };
         let requests = self.requests().await;
+        let (mut rows, mut people) = (BTreeMap::new(), 0);
+        self.before(&mut rows, &mut people).await;
         let mut daemon = Daemon::spawn(&self.site.config(LINES));
-        let played = match tokio::time::timeout(3 * LIMIT, self.scenes(&mut daemon)).await {
+        let scenes = self.scenes(&mut daemon, &mut rows, &mut people);
+        let played = match tokio::time::timeout(3 * LIMIT, scenes).await {
             Ok(played) => played,
             Err(_) => Err("the scenario did not come to its end".to_owned()),
         };
@@ -95,7 +105,7 @@ impl Stage {
             }
         };
         let played = match played {
-            Ok(rows) => self.books(&rows, trouble, &daemon).await,
+            Ok(()) => self.books(&rows, trouble, &daemon).await,
             Err(what) => Err(what),
         };
         match played {
@@ -126,51 +136,42 @@ impl Stage {
         self.site.sim_count("requests").await
     }
 
-    /// The story itself. Returns the rows and what is expected of each.
-    async fn scenes(&self, daemon: &mut Daemon) -> Result<BTreeMap<i64, Expected>, String> {
-        let mut rows = BTreeMap::new();
-        let mut people = 0;
-        let mut insert = async |lane: &str, text: &str, more: (&str, &str), expected: Expected| {
-            people += 1;
-            let number = format!("+35387{:04}{people:03}", self.run);
-            let (columns, values) = more;
-            let id = self
-                .site
-                .insert(&format!(
-                    "(recipient, lane, {text}{columns}) VALUES ('{number}', '{lane}', {values})"
-                ))
-                .await;
-            rows.insert(id, expected);
-            id
-        };
-        let plain = ("", "'text'");
-        // A leader before us was killed with one under way; some wait when the daemon starts.
-        let open = insert("normal", "body", plain, Expected::Unknown).await;
+    /// A leader was killed with a message under way, and rows wait for the next one.
+    async fn before(&self, rows: &mut Rows, people: &mut u32) {
+        let open = self.insert(rows, people, "normal", PLAIN, Expected::Unknown).await;
         self.site
             .run(&format!(
-                "INSERT INTO outboxd.wave (epoch, seq, gateway, nonce, ids, attempts) \
-                 SELECT epoch, 1000000, 'main', '00000000', ARRAY[{open}], ARRAY[1] FROM outboxd.leader"
+                "INSERT INTO outboxd.wave (epoch, seq, gateway, nonce, ids, attempts, rows_made) \
+                 SELECT l.epoch, 1000000, 'main', '00000000', ARRAY[o.id], ARRAY[1], ARRAY[o.created_at] \
+                 FROM outboxd.leader AS l, sms.outbox AS o WHERE o.id = {open}"
             ))
             .await;
         for _ in 0..5 {
-            insert("normal", "body", plain, Expected::Delivered).await;
+            self.insert(rows, people, "normal", PLAIN, Expected::Delivered).await;
         }
-        insert("bulk", "body", plain, Expected::Delivered).await;
-        let greeting = (", params", "'greeting', '{\"name\": \"Ada\"}'");
-        insert("normal", "template", greeting, Expected::Delivered).await;
+        self.insert(rows, people, "bulk", PLAIN, Expected::Delivered).await;
+        self.insert(rows, people, "normal", GREETING, Expected::Delivered).await;
+    }
+
+    /// The story itself, from the daemon's start to its stop.
+    async fn scenes(&self, daemon: &mut Daemon, rows: &mut Rows, people: &mut u32) -> Result<(), String> {
         wait(LIMIT, "a daemon leads", || daemon.log().contains("leading")).await?;
         for lane in ["urgent", "normal", "bulk"] {
             for _ in 0..4 {
-                insert(lane, "body", plain, Expected::Delivered).await;
+                self.insert(rows, people, lane, PLAIN, Expected::Delivered).await;
             }
         }
-        insert("urgent", "template", greeting, Expected::Delivered).await;
-        insert("normal", "template", ("", "'greeting'"), Expected::Failed("missing_parameter")).await;
-        insert("normal", "template", ("", "'nobody wrote it'"), Expected::Failed("unknown_template")).await;
-        let soon = (", send_after", "'text', now() + interval '200 ms'");
-        insert("normal", "body", soon, Expected::Delivered).await;
-        let later = (", send_after", "'text', now() + interval '1 h'");
-        let cancelled = insert("normal", "body", later, Expected::Cancelled).await;
+        self.insert(rows, people, "urgent", GREETING, Expected::Delivered).await;
+        for (text, why) in [
+            (("template", "'greeting'"), "missing_parameter"),
+            (("template", "'nobody wrote it'"), "unknown_template"),
+        ] {
+            self.insert(rows, people, "normal", text, Expected::Failed(why)).await;
+        }
+        let soon = ("body, send_after", "'text', now() + interval '200 ms'");
+        self.insert(rows, people, "normal", soon, Expected::Delivered).await;
+        let later = ("body, send_after", "'text', now() + interval '1 h'");
+        let cancelled = self.insert(rows, people, "normal", later, Expected::Cancelled).await;
         self.site.run(&format!("SELECT sms.cancel({cancelled})")).await;
         self.until_done().await?;
         // And some are inserted while it sleeps.
@@ -178,16 +179,33 @@ impl Stage {
         self.until(asleep, "the register says asleep").await?;
         wait(LIMIT, "it fell asleep", || daemon.log().contains("fell asleep")).await?;
         for lane in ["urgent", "normal", "normal"] {
-            insert(lane, "body", plain, Expected::Delivered).await;
+            self.insert(rows, people, lane, PLAIN, Expected::Delivered).await;
         }
         self.until_done().await?;
         daemon.terminate();
-        let ended = tokio::time::timeout(LIMIT, daemon.wait_exit(2 * LIMIT)).await;
-        match ended {
-            Ok(status) if status.success() => Ok(rows),
+        match tokio::time::timeout(LIMIT, daemon.wait_exit(2 * LIMIT)).await {
+            Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(format!("the daemon ended with {status}")),
             Err(_) => Err("the daemon does not end".to_owned()),
         }
+    }
+
+    /// Inserts a row to a number that no other row of any run has; `text`: columns and their values.
+    async fn insert(
+        &self,
+        rows: &mut Rows,
+        people: &mut u32,
+        lane: &str,
+        text: (&str, &str),
+        expected: Expected,
+    ) -> i64 {
+        *people += 1;
+        let number = format!("+35387{:04}{people:03}", self.run);
+        let (columns, values) = text;
+        let sql = format!("(recipient, lane, {columns}) VALUES ('{number}', '{lane}', {values})");
+        let id = self.site.insert(&sql).await;
+        rows.insert(id, expected);
+        id
     }
 
     /// Nothing is queued, nothing waits for its receipt.
@@ -214,12 +232,7 @@ impl Stage {
     }
 
     /// Compares the three books. Returns how many rows are unknown.
-    async fn books(
-        &self,
-        expected: &BTreeMap<i64, Expected>,
-        trouble: &Trouble,
-        daemon: &Daemon,
-    ) -> Result<usize, String> {
+    async fn books(&self, expected: &Rows, trouble: &Trouble, daemon: &Daemon) -> Result<usize, String> {
         let prefix = format!("35387{:04}", self.run);
         let mut handset: BTreeMap<String, u64> = BTreeMap::new();
         for message in self.site.ledger().await {

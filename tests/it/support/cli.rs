@@ -1,5 +1,7 @@
 //! One command of the real `outboxd`, run to its end with a configuration of the test's own.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -25,7 +27,10 @@ pub(crate) struct Ended {
 impl Cli {
     pub(crate) fn new(config: &str) -> Cli {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("outboxd.toml"), config).unwrap();
+        let file = directory.path().join("outboxd.toml");
+        std::fs::write(&file, config).unwrap();
+        // It may hold passwords, and a file that everybody may read is refused then.
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         Cli { directory }
     }
 

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls};
 
 use super::eventually;
+use super::port::free_port;
 use super::postgres::connect;
-use super::site::free_port;
 
 /// Above what starting, stopping or crash recovery takes on a slow, busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -43,6 +44,10 @@ pub(crate) struct Cluster {
     directory: TempDir,
     port: u16,
     server: Option<Child>,
+    /// Variables that the server is started with.
+    environment: Vec<(&'static str, String)>,
+    /// The process whose mounts the server sees instead of ours.
+    mounts_of: Option<u32>,
 }
 
 impl Cluster {
@@ -62,7 +67,7 @@ impl Cluster {
 
     /// A running streaming replica of this cluster. Its walreceiver is called `name`, for `synchronous_standby_names`.
     pub(crate) async fn replica(&self, name: &str, settings: &str) -> Cluster {
-        let mut replica = self.base_backup(name, true);
+        let mut replica = self.base_backup(name, true).unwrap();
         replica.configure(settings);
         replica.run().await;
         replica
@@ -71,7 +76,20 @@ impl Cluster {
     /// A backup as `pg_basebackup` makes it, restored into a directory of its own, not running yet: see
     /// [`Cluster::run`]. Without [`Cluster::recover_to_a_new_timeline`] it keeps the timeline.
     pub(crate) fn backup(&self) -> Cluster {
+        self.try_backup().unwrap()
+    }
+
+    /// The same where the server may be in no state to be copied.
+    pub(crate) fn try_backup(&self) -> Result<Cluster, String> {
         self.base_backup("backup", false)
+    }
+
+    /// A copy of a stopped cluster's files, with its identity and its timeline, not running yet.
+    pub(crate) fn copy(&self) -> Cluster {
+        assert!(self.server.is_none(), "the files of a running server are no backup");
+        let copy = Cluster::empty();
+        Command::new("cp").arg("-a").arg("--reflink=auto").arg(self.data()).arg(copy.data()).succeed();
+        copy
     }
 
     /// Its next start is a point-in-time recovery, which begins a new timeline. For backups.
@@ -79,10 +97,10 @@ impl Cluster {
         File::create(self.data().join("recovery.signal")).unwrap();
         // A server that takes connections while it recovers would be called ready too early.
         self.configure("restore_command = 'false'\nhot_standby = off");
-        self.give_to_server(&self.data().join("recovery.signal"));
+        give_to_server(&self.data().join("recovery.signal"));
     }
 
-    fn base_backup(&self, name: &str, standby: bool) -> Cluster {
+    fn base_backup(&self, name: &str, standby: bool) -> Result<Cluster, String> {
         let copy = Cluster::empty();
         let source = format!(
             "host={} port={} user=postgres application_name={name}",
@@ -102,15 +120,20 @@ impl Cluster {
         if standby {
             command.arg("--write-recovery-conf");
         }
-        command.succeed();
-        copy
+        let output = command.output().expect("pg_basebackup can be started");
+        if output.status.success() {
+            Ok(copy)
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 
     fn empty() -> Cluster {
         // Short: the path of a Unix socket has at most 107 bytes.
         let directory = tempfile::Builder::new().prefix("outboxd-cl.").tempdir_in("/tmp").unwrap();
-        let cluster = Cluster { directory, port: free_port(), server: None };
-        cluster.give_to_server(cluster.directory.path());
+        let cluster =
+            Cluster { directory, port: free_port(), server: None, environment: Vec::new(), mounts_of: None };
+        give_to_server(cluster.directory.path());
         cluster
     }
 
@@ -121,12 +144,22 @@ impl Cluster {
         writeln!(file, "\n{settings}").unwrap();
     }
 
+    /// A variable of the server's environment, from its next start on.
+    pub(crate) fn set_environment(&mut self, name: &'static str, value: impl Into<String>) {
+        self.environment.push((name, value.into()));
+    }
+
+    /// From its next start on the server sees the mounts of this process: a disk of its own.
+    pub(crate) fn enter_mounts_of(&mut self, pid: u32) {
+        self.mounts_of = Some(pid);
+    }
+
     /// Starts the server and waits until it takes connections; after a crash that is after recovery.
     pub(crate) async fn run(&mut self) {
         assert!(self.server.is_none(), "it runs");
         eventually(LIMIT, "the server is ready", async || {
             if self.server.is_none() {
-                self.server = Some(self.spawn());
+                self.server = Some(self.spawn(&[]));
             }
             let Some(server) = self.server.as_mut() else { return Err(String::new()) };
             let status =
@@ -147,20 +180,66 @@ impl Cluster {
         .await;
     }
 
-    fn spawn(&self) -> Child {
+    /// Starts the server so that it is starting up until it is stopped, and lets nobody in (57P03). The next start is an
+    /// ordinary one, on the same timeline.
+    pub(crate) async fn start_up_without_end(&mut self) {
+        assert!(self.server.is_none(), "it runs");
+        let signal = self.data().join("standby.signal");
+        File::create(&signal).unwrap();
+        give_to_server(&signal);
+        let said_before = self.log().len();
+        self.server = Some(self.spawn(&["-c", "hot_standby=off"]));
+        // It turns callers away before that already; without the file it would then start as usual.
+        eventually(LIMIT, "the server has read the signal", async || {
+            let log = self.log().split_off(said_before);
+            if log.contains("entering standby mode") { Ok(()) } else { Err(log) }
+        })
+        .await;
+        eventually(LIMIT, "the server lets nobody in", async || {
+            match self.config("postgres").connect(NoTls).await {
+                Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => Ok(()),
+                other => Err(other.map(|_| ())),
+            }
+        })
+        .await;
+        fs::remove_file(signal).unwrap();
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Child {
         let log = OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        as_server(&binary("postgres"))
+        // Set behind the change of the user: what libraries make at their start must belong to PostgreSQL's.
+        let mut command = as_server(Path::new("env"));
+        if let Some(pid) = self.mounts_of {
+            let mut inside = Command::new("nsenter");
+            inside
+                .args(["--mount", "--target", &pid.to_string(), "--wd=/tmp", "setpriv"])
+                .args(command.get_args());
+            command = inside;
+        }
+        command
+            .args(self.environment.iter().map(|(name, value)| format!("{name}={value}")))
+            .arg(binary("postgres"))
             .arg("-D")
             .arg(self.data())
             .arg("-p")
             .arg(self.port.to_string())
             .arg("-k")
             .arg(self.socket())
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .expect("postgres can be started")
+    }
+
+    /// Whether the server has ended by itself; then it may be run again.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let ended = self.server.as_mut().is_some_and(|server| server.try_wait().unwrap().is_some());
+        if ended {
+            self.server = None;
+        }
+        ended
     }
 
     /// Stops the server and waits until it is gone.
@@ -174,6 +253,12 @@ impl Cluster {
         kill_process(Pid::from_child(&server), signal).unwrap();
         eventually(LIMIT, "the server ends", async || server.try_wait().unwrap().ok_or("it still runs"))
             .await;
+    }
+
+    /// Lets nobody in any more, and shuts down when the last session has ended by itself.
+    pub(crate) fn close(&self) {
+        let server = self.server.as_ref().expect("it runs");
+        kill_process(Pid::from_child(server), Signal::TERM).unwrap();
     }
 
     pub(crate) async fn restart(&mut self, how: Stop) {
@@ -233,12 +318,6 @@ impl Cluster {
     fn log_file(&self) -> PathBuf {
         self.directory.path().join("log")
     }
-
-    fn give_to_server(&self, path: &Path) {
-        if let Some((user, group)) = server_user() {
-            chown(path, Some(user), Some(group)).unwrap();
-        }
-    }
 }
 
 impl Drop for Cluster {
@@ -279,8 +358,14 @@ fn server_user() -> Option<(u32, u32)> {
     Some(of("postgres").or_else(|| of("nobody")).expect("a user that PostgreSQL may run as"))
 }
 
+pub(crate) fn give_to_server(path: &Path) {
+    if let Some((user, group)) = server_user() {
+        chown(path, Some(user), Some(group)).unwrap();
+    }
+}
+
 /// A command of the server's user, which dies with the test.
-fn as_server(program: &Path) -> Command {
+pub(crate) fn as_server(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "QUIT"]);
     if let Some((user, group)) = server_user() {

@@ -3,14 +3,20 @@
 
 #![allow(dead_code, reason = "a suite takes what it needs")]
 
+pub(crate) mod application;
 pub(crate) mod books;
 pub(crate) mod cli;
+pub(crate) mod clock;
 pub(crate) mod cluster;
 pub(crate) mod daemon;
+pub(crate) mod figures;
 pub(crate) mod pair;
+pub(crate) mod pgbouncer;
+pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod sim;
 pub(crate) mod site;
+pub(crate) mod small_disk;
 pub(crate) mod source;
 pub(crate) mod wire;
 

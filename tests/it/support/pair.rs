@@ -1,17 +1,32 @@
 //! A primary and its streaming replica, for failovers: WAL that is no longer shipped, a primary that dies, a promotion.
 
+use std::time::Instant;
+
 use super::cluster::{Cluster, Stop};
 use super::eventually;
 use super::site::{LIMIT, Site};
 
 /// The replica's name in `synchronous_standby_names`.
-const REPLICA: &str = "replica";
+pub(crate) const REPLICA: &str = "replica";
 
 /// Whether a commit on the primary waits for the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replication {
     Synchronous,
     Asynchronous,
+}
+
+/// From now on each commit on this primary waits for its replica.
+pub(crate) async fn wait_for_replica_in_commits(primary: &Cluster) {
+    primary.configure(&format!("synchronous_standby_names = '{REPLICA}'"));
+    let sql = primary.client("postgres").await;
+    sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    eventually(LIMIT, "the replica is synchronous", async || {
+        let row = sql.query_opt("SELECT sync_state FROM pg_stat_replication", &[]).await.unwrap();
+        let state = row.map(|row| row.get::<_, Option<String>>(0));
+        if state == Some(Some("sync".to_owned())) { Ok(()) } else { Err(state) }
+    })
+    .await;
 }
 
 /// Dropped like its clusters, with all that is in them.
@@ -28,15 +43,7 @@ impl Pair {
         let replica = primary.replica(REPLICA, "").await;
         let pair = Pair { primary, replica };
         if replication == Replication::Synchronous {
-            pair.primary.configure(&format!("synchronous_standby_names = '{REPLICA}'"));
-            let sql = pair.primary.client("postgres").await;
-            sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-            eventually(LIMIT, "the replica is synchronous", async || {
-                let row = sql.query_opt("SELECT sync_state FROM pg_stat_replication", &[]).await.unwrap();
-                let state = row.map(|row| row.get::<_, Option<String>>(0));
-                if state == Some(Some("sync".to_owned())) { Ok(()) } else { Err(state) }
-            })
-            .await;
+            wait_for_replica_in_commits(&pair.primary).await;
         }
         pair
     }
@@ -85,9 +92,21 @@ impl Pair {
 
     /// The primary dies at once, and the replica takes its place.
     pub(crate) async fn fail_over(&mut self, site: &mut Site) {
-        self.primary.stop(Stop::Immediate).await;
-        self.replica.promote().await;
+        self.primary.stop(Stop::Kill).await;
+        self.promote(site).await;
+    }
+
+    /// The replica takes writes from now on, whatever became of the primary. Returns when that began.
+    pub(crate) async fn promote(&mut self, site: &mut Site) -> Instant {
+        let sql = self.replica.client("postgres").await;
+        sql.batch_execute("SELECT pg_promote(false)").await.unwrap();
+        let promoted = eventually(LIMIT, "the replica is promoted", async || {
+            let recovers: bool = sql.query_one("SELECT pg_is_in_recovery()", &[]).await.unwrap().get(0);
+            if recovers { Err("it is still in recovery") } else { Ok(Instant::now()) }
+        })
+        .await;
         site.move_to(&self.replica).await;
+        promoted
     }
 }
 

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
+use super::books::{Committed, Counted};
 use super::cluster::Cluster;
 use super::daemon::Daemon;
 use super::eventually;
+use super::port::free_port;
 use super::postgres::{TestDb, in_full};
 use super::sim::SimProcess;
 use super::wire::Wire;
@@ -160,6 +160,14 @@ impl Site {
         (row.get(0), row.get(1))
     }
 
+    /// Queues `count` rows in one transaction, their texts `name 1`, `name 2` and so on.
+    pub(crate) async fn queue_texts(&self, committed: &mut Committed, name: &str, count: i32) {
+        let sql = "INSERT INTO sms.outbox (recipient, body) \
+                   SELECT '+35387' || lpad(n::text, 7, '0'), $2 || ' ' || n FROM generate_series(1, $1::integer) AS n";
+        self.sql.execute(sql, &[&count, &name]).await.unwrap();
+        committed.add_all((1..=count).map(|n| format!("{name} {n}")));
+    }
+
     pub(crate) async fn row(&self, id: i64) -> OutboxRow {
         let sql = "SELECT status, error_code, error, attempts, held, gateway_ref, sent_via, encoding, segments::integer, \
                    sent_at IS NOT NULL, final_at IS NOT NULL FROM sms.outbox WHERE id = $1";
@@ -268,9 +276,35 @@ impl Site {
         for message in self.ledger().await {
             *keys.entry(message["key"].to_string()).or_default() += 1;
         }
+        let sent = keys.values().map(|count| *count as usize).sum();
         keys.retain(|_, count| *count > 1);
+        self.note_counts(sent, keys.len()).await;
         assert!(keys.is_empty(), "sent more than once: {keys:?}");
         assert_eq!(self.sim_count("reached_twice").await, 0);
+    }
+
+    async fn note_counts(&self, sent: usize, doubled: usize) {
+        // Before the ledger, which then has all of them also where messages are still being sent.
+        let sql = "SELECT status, gateway_ref FROM sms.outbox";
+        let rows = self.sql.query(sql, &[]).await.unwrap();
+        let reference = |message: &Value| message["notify_id"].as_str().unwrap_or_default().to_owned();
+        let sent_as: BTreeSet<String> = self.ledger().await.iter().map(reference).collect();
+        // A dialect without references tells nothing of that.
+        let tells = !sent_as.contains("");
+        let status = |row: &tokio_postgres::Row| row.get::<_, String>(0);
+        let is_lost = |row: &&tokio_postgres::Row| {
+            tells
+                && matches!(status(row).as_str(), "accepted" | "delivered" | "undelivered")
+                && row.get::<_, Option<&str>>(1).is_some_and(|reference| !sent_as.contains(reference))
+        };
+        Counted {
+            messages: rows.len(),
+            sent,
+            lost: rows.iter().filter(is_lost).count(),
+            doubled,
+            unknown: rows.iter().filter(|row| status(row) == "unknown").count(),
+        }
+        .note();
     }
 
     /// The open alarms: code and subject.
@@ -362,23 +396,13 @@ impl Counts {
         self.0.get(status).copied().unwrap_or(0)
     }
 
+    /// Rows that the gateway has accepted.
+    pub(crate) fn sent(&self) -> u64 {
+        u64::try_from(self.of("accepted") + self.of("delivered") + self.of("undelivered")).unwrap()
+    }
+
     /// Rows that are nowhere else than in these.
     pub(crate) fn only(&self, statuses: &[&str]) -> bool {
         self.0.keys().all(|status| statuses.contains(&status.as_str()))
     }
-}
-
-/// A port below those that the kernel gives to outgoing connections, and below those of the test cluster. Never the
-/// same twice in one process, for what is to listen there may start later.
-pub(crate) fn free_port() -> u16 {
-    static ASKED: AtomicU32 = AtomicU32::new(0);
-    let start = std::process::id() % 9_000;
-    for _ in 0..1_000 {
-        let offset = ASKED.fetch_add(1, Ordering::Relaxed);
-        let port = u16::try_from(10_000 + (start + offset * 7) % 9_000).expect("below 19,000");
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port between 10,000 and 19,000");
 }

@@ -1,0 +1,27 @@
+-- outboxd: settle_noted
+-- Gives rows a result that was noted when they were out of sight: moved away with their table or partition while their
+-- message was under way, or hidden by a policy, and now back. Without this they would be sent again.
+-- $1 ids bigint[] that a wave left out
+-- Columns: id. Locks: the rows. Called by dispatch.
+UPDATE sms.outbox AS o
+SET status = n.verdict,
+    attempts = n.attempt,
+    sent_via = n.gateway,
+    gateway_ref = n.gateway_ref,
+    sent_at = n.at,
+    error_code = CASE WHEN n.verdict = 'unknown' THEN 'outcome_unknown' END,
+    error = CASE WHEN n.verdict = 'unknown' THEN n.note END
+FROM (
+    SELECT DISTINCT ON (a.message_id, a.row_made)
+        a.message_id, a.row_made, a.attempt, a.verdict, a.gateway, a.gateway_ref, a.at, a.note
+    FROM outboxd.attempt AS a
+    WHERE a.message_id = ANY ($1)
+        AND a.verdict IN ('accepted', 'unknown')
+    -- Of one attempt, what is known for certain counts.
+    ORDER BY a.message_id, a.row_made, a.attempt DESC, a.verdict
+) AS n
+WHERE o.id = n.message_id
+    AND o.created_at = n.row_made
+    AND o.attempts < n.attempt
+    AND o.queued
+RETURNING o.id
