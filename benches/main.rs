@@ -4,7 +4,7 @@
 //! outboxd, and a sink that answers every request at once (`sink.rs`). A figure is a ratio wherever it can be: the
 //! speed of a machine changes from minute to minute, its ratios hardly. Nothing here passes or fails.
 //!
-//! usage: tests/with-postgres cargo bench --bench bench -- [--part NAME]... [--rounds N] [--rows N]
+//! usage: tests/with-postgres cargo bench --bench bench -- [--part NAME]... [--rounds N] [--rows N] [--many N] [--finished N]
 
 #![expect(
     clippy::unwrap_used,
@@ -14,13 +14,19 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is its purpose")]
 
 mod drain;
+mod flat;
+mod inserters;
+mod lanes;
+mod late;
 mod latency;
 mod limit;
 mod processes;
 mod report;
 mod sink;
 mod site;
+mod size;
 #[path = "../tests/it/support/mod.rs"]
+#[allow(unused_imports, reason = "its own tests run with the suites that it is for")]
 mod support;
 
 use std::path::Path;
@@ -35,9 +41,13 @@ struct Plan {
     rounds: usize,
     /// Queued rows of one drain.
     rows: u32,
+    /// Queued rows where there are to be very many.
+    many: u32,
+    /// Finished rows of the full table.
+    finished: u32,
 }
 
-const PARTS: [&str; 2] = ["drain", "latency"];
+const PARTS: [&str; 7] = ["drain", "latency", "late", "inserters", "lanes", "size", "flat"];
 
 fn main() {
     let plan = plan(std::env::args().skip(1));
@@ -50,6 +60,11 @@ fn main() {
             match part.as_str() {
                 "drain" => drain::measure(&site, &plan, &mut report).await,
                 "latency" => latency::measure(&site, &plan, &mut report).await,
+                "late" => late::measure(&site, &plan, &mut report).await,
+                "inserters" => inserters::measure(&site, &plan, &mut report).await,
+                "lanes" => lanes::measure(&site, &plan, &mut report).await,
+                "size" => size::measure(&site, &plan, &mut report).await,
+                "flat" => flat::measure(&site, &plan, &mut report).await,
                 other => unreachable!("{other} was checked"),
             }
         }
@@ -58,15 +73,19 @@ fn main() {
 }
 
 fn plan(mut arguments: impl Iterator<Item = String>) -> Plan {
-    let mut plan = Plan { parts: Vec::new(), rounds: 5, rows: 50_000 };
+    let mut plan = Plan { parts: Vec::new(), rounds: 5, rows: 50_000, many: 1_000_000, finished: 10_000_000 };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| usage(&format!("{argument} wants a value")));
+        let number =
+            |text: String| text.parse().unwrap_or_else(|_| usage(&format!("{text} is no number")));
         match argument.as_str() {
             // Cargo's own.
             "--bench" => {}
             "--part" => plan.parts.push(value()),
-            "--rounds" => plan.rounds = value().parse().unwrap_or_else(|_| usage("--rounds wants a number")),
-            "--rows" => plan.rows = value().parse().unwrap_or_else(|_| usage("--rows wants a number")),
+            "--rounds" => plan.rounds = number(value()) as usize,
+            "--rows" => plan.rows = number(value()),
+            "--many" => plan.many = number(value()),
+            "--finished" => plan.finished = number(value()),
             other => usage(&format!("{other} is not known")),
         }
     }
@@ -81,6 +100,9 @@ fn plan(mut arguments: impl Iterator<Item = String>) -> Plan {
 
 #[expect(clippy::exit, reason = "wrong arguments end a program")]
 fn usage(why: &str) -> ! {
-    eprintln!("{why}\nusage: [--part {}]... [--rounds N] [--rows N]", PARTS.join("|"));
+    eprintln!(
+        "{why}\nusage: [--part {}]... [--rounds N] [--rows N] [--many N] [--finished N]",
+        PARTS.join("|")
+    );
     std::process::exit(64)
 }

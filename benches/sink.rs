@@ -31,7 +31,7 @@ pub(crate) struct Sink {
 #[derive(Debug, Default)]
 struct Shared {
     posts: AtomicU64,
-    /// By the text's last word, which is a number of the message: only while somebody wants it.
+    /// By the number behind `~` in the text: only while somebody wants it.
     arrivals: Mutex<Option<HashMap<u64, Moment>>>,
 }
 
@@ -42,7 +42,7 @@ impl Sink {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let served = Arc::clone(&shared);
-        std::thread::Builder::new().name("sink".into()).spawn(move || serve(listener, served)).unwrap();
+        std::thread::Builder::new().name("sink".into()).spawn(move || serve(listener, &served)).unwrap();
         Sink { address, shared }
     }
 
@@ -56,20 +56,25 @@ impl Sink {
         *self.shared.arrivals.lock().unwrap() = Some(HashMap::new());
     }
 
+    /// How many have arrived since.
+    pub(crate) fn noted(&self) -> u64 {
+        self.shared.arrivals.lock().unwrap().as_ref().map_or(0, |arrivals| arrivals.len() as u64)
+    }
+
     /// What arrived since, by number; and stops noting.
     pub(crate) fn arrivals(&self) -> HashMap<u64, Moment> {
         self.shared.arrivals.lock().unwrap().take().unwrap_or_default()
     }
 }
 
-fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
+fn serve(listener: std::net::TcpListener, shared: &Arc<Shared>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener).unwrap();
         loop {
             let Ok((stream, _)) = listener.accept().await else { continue };
             let _ = stream.set_nodelay(true);
-            let shared = Arc::clone(&shared);
+            let shared = Arc::clone(shared);
             tokio::spawn(async move {
                 let service = service_fn(|request| answer(&shared, request));
                 // A client that goes away ends its connection; nobody needs to know.
@@ -96,9 +101,9 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     Ok(response)
 }
 
-/// The digits behind `#` in the text.
+/// The digits behind `~` in the text: only what is watched has one.
 fn number_of(body: &[u8]) -> Option<u64> {
-    let at = body.iter().position(|byte| *byte == b'#')? + 1;
+    let at = body.iter().position(|byte| *byte == b'~')? + 1;
     let digits = body[at..].iter().take_while(|byte| byte.is_ascii_digit());
     digits.fold(None, |number, digit| Some(number.unwrap_or(0) * 10 + u64::from(digit - b'0')))
 }
