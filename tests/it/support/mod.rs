@@ -78,6 +78,7 @@ pub(crate) fn files_below(directory: &str, extension: &str) -> Vec<PathBuf> {
     found
 }
 
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

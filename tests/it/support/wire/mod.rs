@@ -18,6 +18,7 @@
 mod connection;
 mod protocol;
 mod rules;
+#[cfg(test)]
 mod tests;
 
 use std::io;
