@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use outboxd::config::{self, Surroundings};
+use outboxd::engine::alarm::ALARMS;
 use outboxd::message::Status;
 use outboxd::text::code;
 use serde_json::json;
@@ -315,6 +316,34 @@ fn every_status_is_explained() {
     for status in Status::ALL {
         assert!(explained.contains(status.as_str()), "{status} is not in the table of statuses");
     }
+}
+
+#[test]
+fn every_alarm_is_explained_with_its_severity_and_every_one_that_is_raised_is_known() {
+    let readme = readme();
+    let explained = first_cells(&readme, "### Alarms");
+    let known: BTreeSet<String> = ALARMS.iter().map(|alarm| alarm.code.to_owned()).collect();
+    assert_eq!(explained, known);
+    for alarm in ALARMS {
+        let severity = alarm.severity.as_str();
+        let row = section(&readme, "### Alarms").lines().any(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            cells.next() == Some(&format!("`{}`", alarm.code)) && cells.next() == Some(severity)
+        });
+        assert!(row, "{} is {severity}", alarm.code);
+    }
+    let mut raised = BTreeSet::new();
+    for file in files_below("src/engine", "rs") {
+        let source = std::fs::read_to_string(repository().join(&file)).unwrap();
+        let joined: String = source.split_whitespace().collect::<Vec<_>>().join(" ").replace("( \"", "(\"");
+        for marker in ["open_alarm(\"", ": alarm(\"", "const ALARM: &str = \"", "(\"gateway_"] {
+            for (at, _) in joined.match_indices(marker) {
+                let start = at + marker.rfind('"').unwrap() + 1;
+                raised.insert(joined[start..].split('"').next().unwrap().to_owned());
+            }
+        }
+    }
+    assert_eq!(raised, known, "engine/alarm.rs lists what is raised, and nothing else");
 }
 
 #[test]
