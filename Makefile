@@ -66,6 +66,11 @@ demo: ## watch messages travel from INSERT to delivered on private servers (KEEP
 drain: needs release ## print how fast a queue drains on this machine, and what the daemon needs (figures, not a test)
 	tests/with-postgres tests/drain
 
+.PHONY: bench
+bench: needs ## measure beside the machine's limit: drain, latency, late, inserters, lanes, size, flat (PARTS="drain latency" ROUNDS=5)
+	tests/with-postgres $(CARGO) bench --locked --bench bench -- $(foreach part,$(PARTS),--part $(part)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(ROWS),--rows $(ROWS)) $(if $(MANY),--many $(MANY)) $(if $(FINISHED),--finished $(FINISHED))
+
 .PHONY: receipt-flood
 receipt-flood: needs release ## print how many receipts a second are taken, and what sending loses (ROWS=1000000 CALLERS=256)
 	tests/with-postgres tests/receipt-flood $(or $(ROWS),100000) $(or $(CALLERS),256)

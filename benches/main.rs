@@ -76,8 +76,7 @@ fn plan(mut arguments: impl Iterator<Item = String>) -> Plan {
     let mut plan = Plan { parts: Vec::new(), rounds: 5, rows: 50_000, many: 1_000_000, finished: 10_000_000 };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| usage(&format!("{argument} wants a value")));
-        let number =
-            |text: String| text.parse().unwrap_or_else(|_| usage(&format!("{text} is no number")));
+        let number = |text: String| text.parse().unwrap_or_else(|_| usage(&format!("{text} is no number")));
         match argument.as_str() {
             // Cargo's own.
             "--bench" => {}
