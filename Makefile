@@ -49,6 +49,10 @@ test: needs check ## all that continuous integration runs: check, then every tes
 	$(CARGO) test --locked --test chaos -- --self-check
 	$(CARGO) test --locked --test chaos -- --seed $(CHAOS_SEED) --schedules 20
 
+.PHONY: test-system
+test-system: needs ## what needs more than a build and PostgreSQL: the metrics, judged by Prometheus's promtool (apt-get)
+	OUTBOXD_PROMTOOL=$$(tests/promtool) tests/with-postgres $(CARGO) test --locked --test it -- --ignored promtool_
+
 .PHONY: chaos
 chaos: needs ## play random faults and compare the books (SEED=7 SCHEDULES=200 DURATION=10m ONLY=gateway MESSAGES=3000)
 	$(CARGO) test --locked --release --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) \

@@ -247,6 +247,15 @@ fn show_rest(page: &mut Page, config: &Config) {
     page.list("numbers", &config.opt_out.numbers);
     let lanes: Vec<&str> = config.opt_out.transactional_lanes.iter().map(|lane| lane.as_str()).collect();
     page.list("transactional_lanes", &lanes);
+    match &config.admin {
+        Some(admin) => {
+            page.section("admin");
+            page.text("listen", &admin.listen.to_string());
+            page.number("max_connections", admin.max_connections);
+            page.duration("timeout", admin.timeout);
+        }
+        None => page.push(format_args!("\n# [admin]: off\n")),
+    }
     page.section("log");
     page.text("filter", &config.log.filter);
     page.number("json", config.log.json);

@@ -16,7 +16,7 @@ use super::raw::{At, RawConfig, RawInbox, RawLog, RawOptOut, RawQueue, RawRouteR
 use super::reader::{Reader, Reported};
 use super::secret::{Surroundings, io_reason};
 use super::{
-    AfterFailover, Config, Database, Gateway, Log, Queue, RouteRule, Routing, Text, Wake, callbacks,
+    AfterFailover, Config, Database, Gateway, Log, Queue, RouteRule, Routing, Text, Wake, admin, callbacks,
     database, gateway, inbound,
 };
 
@@ -80,6 +80,7 @@ fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> 
         raw.text.as_ref().unwrap_or(&RawText::default()),
     );
     let opt_out = inbound::opt_out(reader, raw.opt_out.as_ref().unwrap_or(&RawOptOut::default()));
+    let admin = raw.admin.as_ref().map(|raw| admin::admin(reader, raw)).transpose();
     let log = log(reader, raw.log.as_ref().unwrap_or(&RawLog::default()));
     Ok(Config {
         database: database?,
@@ -90,6 +91,7 @@ fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> 
         callbacks: callbacks?,
         inbox: inbox?,
         opt_out: opt_out?,
+        admin: admin?,
         log: log?,
     })
 }

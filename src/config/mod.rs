@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::message::Lane;
 
+mod admin;
 mod callbacks;
 mod connection;
 mod database;
@@ -50,6 +51,8 @@ pub struct Config {
     pub callbacks: Option<Callbacks>,
     pub inbox: Inbox,
     pub opt_out: OptOut,
+    /// `None`: no metrics and no health pages.
+    pub admin: Option<Admin>,
     pub log: Log,
 }
 
@@ -446,6 +449,32 @@ pub struct OptOut {
     pub numbers: Vec<String>,
     /// Their messages go out to people who opted out as well.
     pub transactional_lanes: Vec<Lane>,
+}
+
+/// Metrics and health pages, for this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    pub listen: AdminListen,
+    /// Callers at once.
+    pub max_connections: usize,
+    /// For a caller to send its request, and for us to answer it.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminListen {
+    /// Always a loopback address.
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for AdminListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdminListen::Tcp(address) => address.fmt(f),
+            AdminListen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -137,6 +137,7 @@ pub(super) struct RawConfig {
     pub(super) callbacks: Option<RawCallbacks>,
     pub(super) inbox: Option<RawInbox>,
     pub(super) opt_out: Option<RawOptOut>,
+    pub(super) admin: Option<RawAdmin>,
     pub(super) log: Option<RawLog>,
 }
 
@@ -387,6 +388,18 @@ pub(super) struct RawOptOut {
     pub(super) numbers: Option<Vec<At<NumberOrText>>>,
     /// Lanes whose messages are sent to people who opted out as well. Default none.
     pub(super) transactional_lanes: Option<Vec<At<String>>>,
+}
+
+/// Metrics and health pages, for this machine only.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAdmin {
+    /// A loopback address with a port, such as 127.0.0.1:9464, or unix:/run/outboxd/admin.sock.
+    pub(super) listen: Text,
+    /// Callers at once. Default 16.
+    pub(super) max_connections: Whole,
+    /// Longest wait for a request, and for its answer. Default 10s.
+    pub(super) timeout: Span,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -110,6 +110,11 @@ impl Store {
         self.pool.retain(|_, _| false);
     }
 
+    /// How long a statement may take, and so may waiting for a connection to run it on.
+    pub const fn patience(&self) -> Duration {
+        self.timeout
+    }
+
     async fn connection(&self) -> Result<Object, StoreError> {
         match tokio::time::timeout(self.timeout, self.pool.get()).await {
             Ok(Ok(object)) => Ok(object),

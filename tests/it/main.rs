@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by failing")]
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
+mod admin_pages;
 mod anomaly;
 mod auto_reply;
 mod bad_input;
@@ -53,6 +54,7 @@ mod restarts;
 mod rows_in_flight;
 mod schedule;
 mod schema_trouble;
+mod service_manager;
 mod shutdown;
 mod sim_callbacks;
 mod sim_control;

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "a suite takes what it needs")]
 
+pub(crate) mod admin;
 pub(crate) mod application;
 pub(crate) mod books;
 pub(crate) mod cli;

@@ -127,6 +127,13 @@ impl Wire {
         }
     }
 
+    /// All that there are are half-open from now on.
+    pub(crate) fn silence_all(&self) {
+        for order in self.shared.lock().live.values() {
+            order.send_replace(rules::Order::Silence);
+        }
+    }
+
     pub(crate) fn cut(&self, connection: u32, cut: Cut) {
         self.order(connection, rules::Order::Cut(cut));
     }
