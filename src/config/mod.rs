@@ -20,8 +20,10 @@ mod http;
 mod inbound;
 mod load;
 mod mask;
+mod network;
 mod preset;
 mod raw;
+mod reach;
 mod reader;
 mod secret;
 
@@ -30,6 +32,7 @@ pub use diagnostic::ConfigError;
 pub use http::PLACEHOLDERS;
 pub use load::{load, parse};
 pub use raw::schema;
+pub use reach::{ClientCertificate, Endpoint, Network, ProxyException, Reach, TlsMin, host_of, plain_name};
 pub use secret::{ReadEnv, ReadFile, Surroundings};
 
 /// The shipped `outboxd.toml`: the whole list of options, each with its default and its consequence.
@@ -205,12 +208,13 @@ pub struct Gateway {
     /// First pause of an open breaker; it doubles up to `backoff_max`.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
-    /// HTTP CONNECT or SOCKS5 proxy; the environment's proxies are never used.
+    /// HTTP CONNECT or SOCKS5 proxy; the environment's only where that was asked for.
     pub proxy: Option<Secret>,
     /// PEM file with certificate authorities to trust beside the system's.
     pub ca_file: Option<PathBuf>,
     /// Plain HTTP to a host other than loopback must be asked for.
     pub allow_http: bool,
+    pub network: Network,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
