@@ -129,7 +129,7 @@ impl Migrate {
         let Some(text) = &self.database else { return Ok(None) };
         let mut database = config::connection(text)
             .map_err(|fault| Failure::new(Code::Usage, fault.to_string()).hint(fault.hint))?;
-        if database.connect.get_password().is_some() {
+        if database.inline_password {
             let failure =
                 Failure::new(Code::Usage, "--database holds a password, which everybody here can see");
             return Err(failure.hint("change it, leave it out of the command, and set PGPASSWORD instead"));

@@ -144,6 +144,9 @@ fn show_login(page: &mut Page, database: &Database) {
         Tls::VerifyFull => "verify-full",
     };
     page.remark("sslmode", tls);
+    if !database.pins.is_empty() {
+        page.remark("certificate_sha256", &database.pins.len().to_string());
+    }
     page.remark("password", if database.connect.get_password().is_some() { "set" } else { "not set" });
 }
 

@@ -25,6 +25,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "ca_file",
     "campaign_name",
     "certificate_file",
+    "certificate_sha256",
     "charset",
     "class",
     "client_certificate_file",

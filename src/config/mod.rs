@@ -18,6 +18,7 @@ mod document;
 mod gateway;
 mod http;
 mod inbound;
+mod libpq;
 mod load;
 mod mask;
 mod network;
@@ -27,7 +28,7 @@ mod reach;
 mod reader;
 mod secret;
 
-pub use connection::{ConnectionFault, connection};
+pub use connection::{ConnectionFault, connection, connection_in};
 pub use diagnostic::ConfigError;
 pub use http::PLACEHOLDERS;
 pub use load::{load, parse};
@@ -83,13 +84,21 @@ pub struct Database {
     pub connect: tokio_postgres::Config,
     /// The same without secrets, for messages.
     pub shown: String,
+    /// The password stands in the connection string itself.
+    pub inline_password: bool,
     /// Connections for reading, waves, records and receipts. The lock and LISTEN connections come on top.
     pub pool_size: usize,
     /// Limit for establishing a connection, and for one statement's answer.
     pub timeout: Duration,
     pub tls: Tls,
+    /// The oldest version of TLS that is spoken.
+    pub tls_min: TlsMin,
     /// PEM file with the authorities to trust instead of the system's.
     pub root_cert: Option<PathBuf>,
+    /// What we show to a server that asks who we are.
+    pub client_certificate: Option<ClientCertificate>,
+    /// SHA-256 of certificates, of which the server must have one. Then nothing else about it is looked at. Empty: no limit.
+    pub pins: Vec<[u8; 32]>,
     /// What stands between us and the server on this way.
     pub pooler: Pooler,
     /// A second way, for what needs a session: the leader's lock and LISTEN.

@@ -159,6 +159,8 @@ pub(super) struct RawDatabase {
     pub(super) pooler: Text,
     /// A second connection string, past the pooler: for the leader's lock and for LISTEN.
     pub(super) direct_url: Text,
+    /// Fingerprints, of which the server's certificate must have one.
+    pub(super) certificate_sha256: Option<Vec<At<String>>>,
     /// Connections for reading and recording. Default 6.
     pub(super) pool_size: Whole,
     /// Limit for connecting, and for one statement. Default 10s.

@@ -205,3 +205,51 @@ fn reach_names_what_is_connected_to_and_what_is_looked_up() {
     let except = format!("proxy = \"http://p.example\"\nproxy_except = [\"{host}\"]");
     assert_eq!(seen(&except), pair(&format!("{host}:443"), host));
 }
+
+fn database(keys: &str) -> Result<Config, ConfigError> {
+    let surroundings = Surroundings {
+        mode: Some(0o640),
+        directory: PathBuf::from("/etc/outboxd"),
+        read: Box::new(|path| match path.to_str() {
+            Some("/etc/outboxd/pgpass") => Ok(("*:*:*:*:from-file\n".to_owned(), 0o100_600)),
+            _ => Ok(("secret".to_owned(), 0o100_640)),
+        }),
+        env: Box::new(|_| None),
+    };
+    config::parse(&format!("[database]\n{keys}\n[gateway.main]\n{V1}"), "outboxd.toml", &surroundings)
+}
+
+#[test]
+fn a_server_known_by_its_certificate_must_show_it() {
+    let bare = "ab".repeat(32);
+    let colons = vec!["AB"; 32].join(":");
+    for host in ["db.example sslmode=prefer", "127.0.0.1", "db.example sslmode=verify-full"] {
+        let keys = format!("url = \"host={host}\"\ncertificate_sha256 = [\"{bare}\", \"{colons}\"]");
+        let database = database(&keys).unwrap_or_else(|error| panic!("{error}")).database;
+        assert_eq!(database.pins, [[0xab; 32]; 2]);
+        assert_eq!(database.connect.get_ssl_mode(), tokio_postgres::config::SslMode::Require, "{host}");
+    }
+    for (host, pin) in [
+        ("/run/postgresql", bare.as_str()),
+        ("db.example sslmode=disable", bare.as_str()),
+        ("db.example", "ab"),
+        ("db.example", &format!("{bare}0")),
+        ("db.example", &format!("{}zz", &bare[2..])),
+    ] {
+        let keys = format!("url = \"host={host}\"\ncertificate_sha256 = [\"{pin}\"]");
+        let error = database(&keys).expect_err(&keys).to_string();
+        assert!(error.contains("certificate_sha256"), "{error}");
+    }
+}
+
+#[test]
+fn a_password_of_its_own_wins_over_a_passfile_and_neither_is_shown() {
+    let url = "url = \"host=db.example user=u passfile=pgpass\"\n";
+    let password = |keys: &str| {
+        let config = database(keys).unwrap_or_else(|error| panic!("{error}"));
+        assert!(!format!("{config:?}").contains("from-file"));
+        String::from_utf8(config.database.connect.get_password().unwrap().to_vec()).unwrap()
+    };
+    assert_eq!(password(url), "from-file");
+    assert_eq!(password(&format!("{url}password_file = \"p\"")), "secret");
+}

@@ -223,7 +223,7 @@ rJJHP08Xyyo/AiEAyticBbGhuVw2lQL7tIo4mPW4JT2nkhrPw1NephDD98A=
 ";
 
 /// Signed by that one, for a client.
-const CLIENT: &str = "\
+pub(crate) const CLIENT: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBuzCCAWKgAwIBAgIUYGlyJw4aYVUg/bvMUMs8wPbwXrIwCgYIKoZIzj0EAwIw
 KDEmMCQGA1UEAwwdb3V0Ym94ZCB0ZXN0IGNsaWVudCBhdXRob3JpdHkwIBcNMjYx
@@ -239,7 +239,7 @@ nDyVqI4iNIk4xW9Hl7m6
 ";
 
 /// Opens nothing but the tests above.
-const CLIENT_KEY: &str = "\
+pub(crate) const CLIENT_KEY: &str = "\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgwzKdtFuKdkrO/lcB
 7i+Lh0CgF3yPm4l1VHyZdFOjf9ShRANCAATcJqbsknvqY1IypYoq1fJgt/vVSZNG

@@ -22,6 +22,7 @@ mod config;
 mod config_network;
 mod copies;
 mod crash;
+mod database_tls;
 mod disk_full;
 mod doorbell;
 mod failover;
