@@ -58,6 +58,11 @@ chaos: needs ## play random faults and compare the books (SEED=7 SCHEDULES=200 D
 	$(CARGO) test --locked --release --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) \
 		--schedules $(or $(SCHEDULES),200) $(if $(ONLY),--only $(ONLY)) $(if $(MESSAGES),--messages $(MESSAGES))
 
+.PHONY: test-system
+test-system: ## what needs root: firewalls made by `outboxd egress`, hostile networks, real proxies (says what it skips)
+	tests/install-needs --system || echo 'test-system: not all that it uses could be installed; what is missing is skipped'
+	$(CARGO) test --locked --test system
+
 .PHONY: test-matrix
 test-matrix: needs ## every test with PostgreSQL 14 to 18 one after the other (needs npm; MAJORS="14 18" for some)
 	tests/matrix $(RUN_TESTS)
