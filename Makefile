@@ -31,6 +31,10 @@ build: ## build both programs for development, into target/debug
 release: ## build both programs as they are shipped, into target/release
 	$(CARGO) build --locked --release
 
+.PHONY: package
+package: ## build the .deb and the .rpm, for glibc 2.28 and newer, into target/package (PACKAGE_RELEASE=2 MAINTAINER="…")
+	PACKAGE_RELEASE='$(PACKAGE_RELEASE)' MAINTAINER='$(MAINTAINER)' packaging/build
+
 .PHONY: needs
 needs: ## install what building and testing needs and this machine lacks (apt-get; root or sudo)
 	tests/install-needs

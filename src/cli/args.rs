@@ -108,6 +108,14 @@ pub enum Command {
     /// Print configuration: the commented default, its JSON schema, or what the file means.
     #[command(subcommand)]
     Config(ConfigCommand),
+
+    /// Print a completion script for a shell.
+    ///
+    /// The packages bring these. Without a package: outboxd completions bash > /etc/bash_completion.d/outboxd.
+    Completions {
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -446,6 +454,14 @@ pub enum ConfigCommand {
     Schema,
     /// Print what the file and the defaults come to, without secrets.
     Show,
+}
+
+/// Shells whose completion the packages bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 fn message_id(text: &str) -> Result<MessageId, String> {

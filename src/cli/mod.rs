@@ -15,6 +15,7 @@ mod adopt;
 pub mod args;
 mod cancel;
 mod check;
+mod completions;
 pub mod config;
 mod database;
 mod egress;
@@ -61,6 +62,7 @@ fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Resume(args) => hold::resume(&args, &path),
         Command::OptOut(command) => opt_out::run(&command, &path),
         Command::Config(command) => config::run(command, &path),
+        Command::Completions { shell } => completions::run(shell),
     }
 }
 
