@@ -60,8 +60,11 @@ pub fn connection_in(text: &str, surroundings: &Surroundings) -> Result<Database
     if let Some(name) = extras.service.take() {
         let service = libpq::service(&name, extras.service_file.as_deref(), surroundings)?;
         for (key, value) in extras.unless_given(service, &given)? {
-            plain =
-                if is_url { with_parameter(&plain, &key, &value) } else { with_keyword(plain, &key, &value) };
+            plain = if is_url {
+                with_parameter(&plain, &key, &value)
+            } else {
+                with_keyword(&plain, &key, &value)
+            };
         }
     }
     let mut connect: tokio_postgres::Config = plain.parse().map_err(|error: tokio_postgres::Error| {
@@ -337,7 +340,7 @@ fn show(connect: &tokio_postgres::Config) -> String {
     shown
 }
 
-fn with_keyword(text: String, key: &str, value: &str) -> String {
+fn with_keyword(text: &str, key: &str, value: &str) -> String {
     format!("{text} {key}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
