@@ -246,14 +246,8 @@ pub(super) fn connect_failure(error: &reqwest::Error, host: &str) -> Deferral {
             return Deferral::unreachable(reason);
         }
         let text = inner.to_string();
-        if text.contains("proxy authorization required") {
-            let reason = "the proxy wants a log-in (407); check user and password in proxy";
-            return Deferral::misconfigured(reason.to_owned());
-        }
-        if text.starts_with("tunnel error: unsuccessful") {
-            let reason =
-                format!("the proxy refused to connect to {host}; ask for {host} to be allowed there");
-            return Deferral::unreachable(reason);
+        if let Some(deferral) = proxy_failure(&text, host) {
+            return deferral;
         }
         tls |= inner.is::<rustls::Error>();
         dns |= text == "dns error";
@@ -271,6 +265,33 @@ pub(super) fn connect_failure(error: &reqwest::Error, host: &str) -> Deferral {
         format!(
             "no connection to {host} ({root}); check that it runs and the firewall lets this host connect"
         )
+    })
+}
+
+/// What a proxy has said, by the client's words for it.
+fn proxy_failure(text: &str, host: &str) -> Option<Deferral> {
+    let not_this_way = format!("the proxy refused to connect to {host}; ask for {host} to be allowed there");
+    if text.contains("proxy authorization required") {
+        let reason = "the proxy wants a log-in (407); check user and password in proxy";
+        return Some(Deferral::misconfigured(reason.to_owned()));
+    }
+    if text.starts_with("tunnel error: unsuccessful") {
+        return Some(Deferral::unreachable(not_this_way));
+    }
+    Some(match text.strip_prefix("SOCKS error: ")? {
+        "credentials not accepted" | "server does not support user/pass authentication" => {
+            let reason = "the proxy does not accept this log-in; check user and password in proxy";
+            Deferral::misconfigured(reason.to_owned())
+        }
+        "connection not allowed" => Deferral::unreachable(not_this_way),
+        status @ ("general server failure"
+        | "network unreachable"
+        | "host unreachable"
+        | "connection refused") => {
+            let reason = format!("the proxy could not reach {host} ({status}); ask whoever runs the proxy");
+            Deferral::unreachable(reason)
+        }
+        _ => return None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::process::Command;
 
@@ -311,5 +312,39 @@ fn the_authorities_of_ca_file_are_trusted_alone_when_that_is_said() {
             assert_eq!(matches!(verdict, Verdict::Accepted { .. }), accepted, "{verdict:?}");
             assert_eq!(server.join().unwrap().is_empty(), !accepted);
         }
+    }
+}
+
+/// A SOCKS5 proxy that is asked once, wants a password, and answers log-in and request so.
+fn socks5(log_in: u8, request: u8) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut caller, _) = listener.accept().unwrap();
+        let mut said = [0; 512];
+        for answer in [&[5, 2][..], &[1, log_in], &[5, request, 0, 1, 0, 0, 0, 0, 0, 0]] {
+            if caller.read(&mut said).unwrap_or(0) == 0 || caller.write_all(answer).is_err() {
+                return;
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_socks5_proxy_that_refuses_the_log_in_or_the_host_is_told_from_one_that_is_not_there() {
+    const REFUSED: u8 = 1;
+    const NOT_ALLOWED: u8 = 2;
+    for (log_in, request, cause, words) in [
+        (REFUSED, 0, DeferCause::Misconfigured, "check user and password in proxy"),
+        (0, NOT_ALLOWED, DeferCause::Unreachable, "the proxy refused to connect to gw.example.test:443"),
+    ] {
+        let mut cfg = v1("https://gw.example.test/send");
+        let port = socks5(log_in, request);
+        cfg.proxy = Some(Secret::new(format!("socks5h://user:proxy-pw@127.0.0.1:{port}")));
+        let verdict = Gateway::build(&cfg).unwrap().send(&message(1), &Gate::always()).await;
+        let (found, reason) = deferred(&verdict);
+        assert_eq!(found, cause, "{reason}");
+        assert!(reason.contains(words) && !reason.contains("proxy-pw"), "{reason}");
     }
 }

@@ -120,7 +120,7 @@ impl World {
         let ca = if keys.contains("ca_file") { "" } else { "ca_file = \"ca.pem\"" };
         let main = format!(
             "dialect = \"interactsms-v2\"\napi_url = \"https://gw.test\"\ntoken_url = \"https://gw.test/token\"\n\
-             username = \"demo\"\npassword = \"demo-password\"\nbackoff_max = \"1s\"\nconnect_timeout = \"3s\"\n{ca}\n{keys}"
+             username = \"demo\"\npassword = \"demo-password\"\nbackoff_min = \"50ms\"\nbackoff_max = \"200ms\"\nconnect_timeout = \"3s\"\n{ca}\n{keys}"
         );
         let (db, port) = (&self.outbox.db, self.cluster.port());
         let url = format!(
@@ -135,6 +135,13 @@ impl World {
         chown(&file, Some(user), Some(user)).unwrap();
         fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         file
+    }
+
+    /// The same configuration with another host than the gateway's.
+    pub(crate) fn aim_at(&self, host: &str) {
+        let file = self.directory.path().join("outboxd.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("https://gw.test", &format!("https://{host}"))).unwrap();
     }
 
     /// Loads what `outboxd egress` says about the present configuration, as it is printed.
