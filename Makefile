@@ -31,6 +31,10 @@ build: ## build both programs for development, into target/debug
 release: ## build both programs as they are shipped, into target/release
 	$(CARGO) build --locked --release
 
+.PHONY: package
+package: ## build the .deb and the .rpm, for glibc 2.28 and newer, into target/package (PACKAGE_RELEASE=2 MAINTAINER="…")
+	PACKAGE_RELEASE='$(PACKAGE_RELEASE)' MAINTAINER='$(MAINTAINER)' packaging/build
+
 .PHONY: needs
 needs: ## install what building and testing needs and this machine lacks (apt-get; root or sudo)
 	tests/install-needs
@@ -58,6 +62,11 @@ chaos: needs ## play random faults and compare the books (SEED=7 SCHEDULES=200 D
 	$(CARGO) test --locked --release --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) \
 		--schedules $(or $(SCHEDULES),200) $(if $(ONLY),--only $(ONLY)) $(if $(MESSAGES),--messages $(MESSAGES))
 
+.PHONY: test-system
+test-system: ## what needs root: firewalls made by `outboxd egress`, hostile networks, real proxies (says what it skips)
+	tests/install-needs --system || echo 'test-system: not all that it uses could be installed; what is missing is skipped'
+	$(CARGO) test --locked --test system
+
 .PHONY: test-matrix
 test-matrix: needs ## every test with PostgreSQL 14 to 18 one after the other (needs npm; MAJORS="14 18" for some)
 	tests/matrix $(RUN_TESTS)
@@ -69,6 +78,11 @@ demo: ## watch messages travel from INSERT to delivered on private servers (KEEP
 .PHONY: drain
 drain: needs release ## print how fast a queue drains on this machine, and what the daemon needs (figures, not a test)
 	tests/with-postgres tests/drain
+
+.PHONY: bench
+bench: needs ## measure beside the machine's limit: drain, latency, late, inserters, lanes, size, flat (PARTS="drain latency" ROUNDS=5)
+	tests/with-postgres $(CARGO) bench --locked --bench bench -- $(foreach part,$(PARTS),--part $(part)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(ROWS),--rows $(ROWS)) $(if $(MANY),--many $(MANY)) $(if $(FINISHED),--finished $(FINISHED))
 
 .PHONY: receipt-flood
 receipt-flood: needs release ## print how many receipts a second are taken, and what sending loses (ROWS=1000000 CALLERS=256)

@@ -37,6 +37,9 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
              PostgreSQL {:.1} µs, outboxd {:.1} µs a message",
             drained.postgres_us, drained.daemon_us
         );
+        for line in &drained.statements {
+            println!("{line}");
+        }
         bare.add(own / hyper);
         reqwest.add(own / with_reqwest);
         postgres.add(drained.postgres_us);
@@ -65,6 +68,7 @@ pub(crate) struct Drained {
     daemon_us: f64,
     memory_mb: f64,
     wal_bytes: f64,
+    statements: Vec<String>,
 }
 
 /// One daemon drains so many rows again and again: messages a second, queueing them not counted.
@@ -84,6 +88,7 @@ pub(crate) async fn outboxd(site: &Site, rows: u32) -> Drained {
     site.queue(rows).await;
     let server = site.cluster.pid();
     let wal = wal(site).await;
+    site.forget_statements().await;
     let (before, daemon_before) = (cpu(server, true), cpu(daemon.pid(), false));
     let took = drained(site, rows).await;
     let each = |spent: Duration| spent.as_secs_f64() * 1e6 / f64::from(rows);
@@ -93,6 +98,7 @@ pub(crate) async fn outboxd(site: &Site, rows: u32) -> Drained {
         daemon_us: each(cpu(daemon.pid(), false) - daemon_before),
         memory_mb: memory_mb(daemon.pid(), "VmHWM"),
         wal_bytes: (self::wal(site).await - wal) / f64::from(rows),
+        statements: site.statements(rows).await,
     }
 }
 

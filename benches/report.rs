@@ -65,7 +65,10 @@ impl Report {
             "\n{:<24} {:>10} {:>10} {:>10}  {:<6} {:>10}",
             "figure", "min", "median", "max", "unit", "goal"
         );
-        let mut all = BTreeMap::new();
+        let file = directory.join("figures.json");
+        // Other parts and other programs have their figures there.
+        let mut all: BTreeMap<String, serde_json::Value> =
+            std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         for figure in &self.figures {
             let shown = Shown {
                 median: quantile(&figure.values, 0.5),
@@ -81,10 +84,9 @@ impl Report {
                 "{:<24} {:>10.2} {:>10.2} {:>10.2}  {:<6} {sign} {:>7}",
                 figure.name, shown.min, shown.median, shown.max, shown.unit, shown.goal
             );
-            all.insert(figure.name, shown);
+            all.insert(figure.name.to_owned(), serde_json::to_value(&shown).unwrap());
         }
         std::fs::create_dir_all(directory).unwrap();
-        let file = directory.join("figures.json");
         std::fs::write(&file, serde_json::to_string_pretty(&all).unwrap()).unwrap();
         println!("\nwritten to {}", file.display());
     }

@@ -30,7 +30,10 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) async fn start() -> Site {
         // Only where the tests' clusters are told otherwise.
-        let cluster = Cluster::start("shared_buffers = '128MB'\nwal_keep_size = 0\njit = on").await;
+        let cluster = Cluster::start(
+            "shared_buffers = '128MB'\nwal_keep_size = 0\njit = on\nshared_preload_libraries = 'pg_stat_statements'",
+        )
+        .await;
         Site::in_cluster(Rc::new(cluster), "bench").await
     }
 
@@ -44,6 +47,7 @@ impl Site {
         let sql = db.client().await;
         let version = sql.query_one("SELECT current_setting('server_version')", &[]).await.unwrap().get(0);
         let daemon_url = db.daemon_url().await;
+        sql.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
         Site { cluster, db, sql, sink: Sink::start(), version, daemon_url, kept: 0 }
     }
 
@@ -136,6 +140,30 @@ impl Site {
         self.run("VACUUM ANALYZE sms.outbox").await;
         self.run("CHECKPOINT").await;
         self.kept = rows;
+    }
+
+    /// Forgets what statements have cost.
+    pub(crate) async fn forget_statements(&self) {
+        self.run("SELECT pg_stat_statements_reset()").await;
+    }
+
+    /// What each of outboxd's statements has cost since: calls, and microseconds of execution, for one of so many messages.
+    pub(crate) async fn statements(&self, messages: u32) -> Vec<String> {
+        let sql = "SELECT substring(query FROM '-- outboxd: (\\S+)'), sum(calls)::float8, \
+                          sum(total_exec_time)::float8 * 1000, sum(rows)::float8 \
+                   FROM pg_stat_statements WHERE query LIKE '-- outboxd:%' GROUP BY 1 ORDER BY 3 DESC LIMIT 6";
+        let rows = self.sql.query(sql, &[]).await.unwrap();
+        let line = |row: &tokio_postgres::Row| {
+            let (calls, us): (f64, f64) = (row.get(1), row.get(2));
+            let name: Option<&str> = row.get(0);
+            format!(
+                "  {:<12} {:>8.1} messages a call, {:>6.1} µs a message",
+                name.unwrap_or("?"),
+                f64::from(messages) / calls,
+                us / f64::from(messages)
+            )
+        };
+        rows.iter().map(line).collect()
     }
 
     pub(crate) async fn run(&self, sql: &str) {

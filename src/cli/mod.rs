@@ -15,8 +15,10 @@ mod adopt;
 pub mod args;
 mod cancel;
 mod check;
+mod completions;
 pub mod config;
 mod database;
+mod egress;
 pub mod errors;
 mod hold;
 mod many;
@@ -48,6 +50,7 @@ fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Run => run::run(&path),
         Command::Migrate(args) => migrate::run(&args, &path),
         Command::Check(args) => check::run(&args, &path),
+        Command::Egress(args) => egress::run(&args, &path),
         Command::Status(args) => status::run(&args, &path),
         Command::Send(args) => send::run(args, &path),
         Command::Render(args) => render::run(args, &path),
@@ -59,6 +62,7 @@ fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Resume(args) => hold::resume(&args, &path),
         Command::OptOut(command) => opt_out::run(&command, &path),
         Command::Config(command) => config::run(command, &path),
+        Command::Completions { shell } => completions::run(shell),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -325,13 +325,22 @@ fn log(reader: &mut Reader<'_>, raw: &RawLog) -> Result<Log, Reported> {
     Ok(Log { filter, json: reader.flag(&raw.json, false) })
 }
 impl Surroundings {
+    /// The machine, for what does not come out of a configuration file.
+    pub(super) fn here() -> Surroundings {
+        Surroundings {
+            mode: None,
+            directory: PathBuf::new(),
+            read: Box::new(|path| Ok((std::fs::read_to_string(path)?, mode_of(path)?))),
+            env: Box::new(|name| std::env::var(name).ok()),
+        }
+    }
+
     /// The real ones.
     pub fn of(config: &Path) -> io::Result<Surroundings> {
         Ok(Surroundings {
             mode: Some(mode_of(config)?),
             directory: config.parent().map(Path::to_path_buf).unwrap_or_default(),
-            read: Box::new(|path| Ok((std::fs::read_to_string(path)?, mode_of(path)?))),
-            env: Box::new(|name| std::env::var(name).ok()),
+            ..Surroundings::here()
         })
     }
 }

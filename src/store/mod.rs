@@ -19,6 +19,7 @@ pub mod repair;
 pub mod statement;
 pub mod status;
 pub mod sweep;
+mod tls;
 mod transaction;
 
 use std::time::Duration;

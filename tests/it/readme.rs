@@ -29,7 +29,7 @@ const CALLBACK_PATH: &str = "/cb/readme-0123456789abcdef";
 /// First line of a block that is not for applications.
 const FOR_OPERATORS: &str = "-- as a member of outboxd_operator";
 
-fn readme() -> String {
+pub(crate) fn readme() -> String {
     std::fs::read_to_string(repository().join("README.md")).unwrap()
 }
 
@@ -62,7 +62,7 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 }
 
 /// First cell of each row of the table under this heading, without its backquotes.
-fn first_cells(text: &str, heading: &str) -> BTreeSet<String> {
+pub(crate) fn first_cells(text: &str, heading: &str) -> BTreeSet<String> {
     let section = section(text, heading);
     let rows = section.lines().skip_while(|line| !line.starts_with("|--"));
     let cells = rows.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
@@ -226,13 +226,16 @@ fn every_configuration_in_the_readme_is_valid() {
 }
 
 /// A machine on which every secret file is there.
-fn surroundings() -> Surroundings {
+pub(crate) fn surroundings() -> Surroundings {
     Surroundings {
         mode: Some(0o640),
         directory: PathBuf::from("/etc/outboxd"),
         read: Box::new(|path| {
-            let is_path = path.extension().is_some_and(|extension| extension == "path");
-            let held = if is_path { CALLBACK_PATH } else { "secret-of-a-test" };
+            let held = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("path") => CALLBACK_PATH,
+                Some("url") => "http://user:secret-of-a-test@proxy.example:3128",
+                _ => "secret-of-a-test",
+            };
             Ok((format!("{held}\n"), 0o100_640))
         }),
         env: Box::new(|_| None),
