@@ -301,7 +301,7 @@ fn quoted_after<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
 fn every_file_that_the_architecture_names_is_there() {
     let text = std::fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
     let mut files: Vec<String> = Vec::new();
-    for (directory, extension) in [("src", "rs"), ("tests", "rs"), ("sql", "sql")] {
+    for (directory, extension) in [("src", "rs"), ("tests", "rs"), ("benches", "rs"), ("sql", "sql")] {
         files.extend(files_below(directory, extension).iter().map(|file| format!("/{}", file.display())));
     }
     // What is quoted and looks like a source file.
