@@ -54,7 +54,8 @@ pub enum Command {
 
     /// Show the queue, the gateways and what needs a person.
     ///
-    /// Works from the database, so also while the daemon is down. Exits with 1 when something needs a person.
+    /// Works from the database, so also while the daemon is down. Exits with 1 when something needs a person while messages
+    /// go out, and with 2 when they do not.
     Status(StatusArgs),
 
     /// Queue one message and wait for what becomes of it.
@@ -198,6 +199,18 @@ pub struct StatusArgs {
     /// Print JSON, for monitoring.
     #[arg(long)]
     pub json: bool,
+
+    /// Print one line as the plug-ins of Nagios and its like do, and exit with 0 to 3: OK, WARNING, CRITICAL, UNKNOWN.
+    #[arg(long, conflicts_with = "json")]
+    pub nagios: bool,
+
+    /// With --nagios: WARNING when the oldest due message has waited for longer, such as 5m.
+    #[arg(short, long, requires = "nagios", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub warning: Option<Duration>,
+
+    /// With --nagios: CRITICAL when it has waited for longer.
+    #[arg(short, long, requires = "nagios", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub critical: Option<Duration>,
 }
 
 /// What a message says: a text, or a template with its parameters.

@@ -11,6 +11,8 @@ use crate::config::ConfigError;
 pub enum Code {
     /// It ran, and the answer is no.
     Failed = 1,
+    /// Of `status`: messages do not go out.
+    Critical = 2,
     /// Wrong arguments.
     Usage = 64,
     /// Something that is needed cannot be reached.

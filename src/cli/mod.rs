@@ -102,7 +102,15 @@ fn counted(count: usize, one: &str) -> String {
 pub fn usage(error: &clap::Error) -> ExitCode {
     // Printing can fail only when the terminal is gone.
     let _ = error.print();
-    if error.use_stderr() { errors::Code::Usage.into() } else { ExitCode::SUCCESS }
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    // Whoever calls a plug-in knows the exit codes 0 to 3, and reads stdout.
+    if std::env::args_os().any(|argument| argument == "--nagios") {
+        let _ = print("OUTBOXD UNKNOWN - wrong arguments\n");
+        return ExitCode::from(3);
+    }
+    errors::Code::Usage.into()
 }
 
 #[cfg(test)]

@@ -29,8 +29,8 @@ impl Severity {
 pub struct Alarm {
     pub code: &'static str,
     pub severity: Severity,
-    /// Begins in the middle of a sentence, like a hint.
-    pub to_do: &'static str,
+    /// `NAME` stands for what the alarm is about.
+    to_do: &'static str,
 }
 
 pub const ALARMS: [Alarm; 9] = [
@@ -91,5 +91,10 @@ const FOREIGN: Alarm = Alarm {
 impl Alarm {
     pub fn of(code: &str) -> Alarm {
         ALARMS.into_iter().find(|alarm| alarm.code == code).unwrap_or(FOREIGN)
+    }
+
+    /// What to do about one that is about this.
+    pub fn to_do(&self, subject: &str) -> String {
+        self.to_do.replace("NAME", subject)
     }
 }

@@ -121,11 +121,11 @@ statements! {
         OPT_OUT_ADD "native/opt_out_add" [TEXT_ARRAY, TEXT_ARRAY, TIMESTAMPTZ_ARRAY, TEXT_ARRAY, TEXT_ARRAY];
         OPT_OUT_REMOVE "native/opt_out_remove" [TEXT_ARRAY];
         OPT_OUT_LIST "native/opt_out_list" [TEXT, TEXT];
+        SAMPLE "native/sample" [INT8];
         STATUS "daemon/status" [];
         STATUS_GATEWAYS "daemon/status_gateways" [];
         STATUS_ALARMS "daemon/status_alarms" [];
         STATUS_DAEMONS "daemon/status_daemons" [];
-        SAMPLE "daemon/sample" [INT8];
         PLACE "daemon/place" [];
         CHECK_SERVER "daemon/check_server" [];
         CHECK_GRANTS "daemon/check_grants" [];

@@ -48,6 +48,8 @@ pub struct AlarmStatus {
     pub code: String,
     pub subject: String,
     pub text: String,
+    /// UTC, as ISO 8601 has it.
+    pub opened_at: String,
     pub open_seconds: f64,
 }
 
@@ -144,6 +146,7 @@ impl Store {
                         subject: column(STATUS_ALARMS, row, 1)?,
                         text: column(STATUS_ALARMS, row, 2)?,
                         open_seconds: column(STATUS_ALARMS, row, 3)?,
+                        opened_at: column(STATUS_ALARMS, row, 4)?,
                     })
                 })
                 .collect::<Result<_, StoreError>>()?,

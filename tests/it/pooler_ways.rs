@@ -166,7 +166,7 @@ async fn every_command_works_through_a_pooler() {
         let cli = pooled.cli(&format!("{}{direct}", pooled.declared()));
         cli.run(&["check"]).await.expect(0);
         cli.run(&["hold", "--reason", "a test"]).await.expect(0);
-        let status = cli.run(&["status", "--json"]).await.expect(1).json();
+        let status = cli.run(&["status", "--json"]).await.expect(2).json();
         assert_eq!(status["queue"]["held_reason"], "a test");
         cli.run(&["resume"]).await.expect(0);
         let first = site.insert("(recipient, body, status) VALUES ('0871234567', 'x', 'unknown')").await;

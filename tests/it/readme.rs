@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use outboxd::config::{self, Surroundings};
+use outboxd::engine::alarm::ALARMS;
 use outboxd::message::Status;
 use outboxd::text::code;
 use serde_json::json;
@@ -300,7 +301,7 @@ fn quoted_after<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
 fn every_file_that_the_architecture_names_is_there() {
     let text = std::fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
     let mut files: Vec<String> = Vec::new();
-    for (directory, extension) in [("src", "rs"), ("tests", "rs"), ("sql", "sql")] {
+    for (directory, extension) in [("src", "rs"), ("tests", "rs"), ("benches", "rs"), ("sql", "sql")] {
         files.extend(files_below(directory, extension).iter().map(|file| format!("/{}", file.display())));
     }
     // What is quoted and looks like a source file.
@@ -318,6 +319,34 @@ fn every_status_is_explained() {
     for status in Status::ALL {
         assert!(explained.contains(status.as_str()), "{status} is not in the table of statuses");
     }
+}
+
+#[test]
+fn every_alarm_is_explained_with_its_severity_and_every_one_that_is_raised_is_known() {
+    let readme = readme();
+    let explained = first_cells(&readme, "### Alarms");
+    let known: BTreeSet<String> = ALARMS.iter().map(|alarm| alarm.code.to_owned()).collect();
+    assert_eq!(explained, known);
+    for alarm in ALARMS {
+        let severity = alarm.severity.as_str();
+        let row = section(&readme, "### Alarms").lines().any(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            cells.next() == Some(&format!("`{}`", alarm.code)) && cells.next() == Some(severity)
+        });
+        assert!(row, "{} is {severity}", alarm.code);
+    }
+    let mut raised = BTreeSet::new();
+    for file in files_below("src/engine", "rs") {
+        let source = std::fs::read_to_string(repository().join(&file)).unwrap();
+        let joined: String = source.split_whitespace().collect::<Vec<_>>().join(" ").replace("( \"", "(\"");
+        for marker in ["open_alarm(\"", ": alarm(\"", "const ALARM: &str = \"", "(\"gateway_"] {
+            for (at, _) in joined.match_indices(marker) {
+                let start = at + marker.rfind('"').unwrap() + 1;
+                raised.insert(joined[start..].split('"').next().unwrap().to_owned());
+            }
+        }
+    }
+    assert_eq!(raised, known, "engine/alarm.rs lists what is raised, and nothing else");
 }
 
 #[test]

@@ -64,21 +64,25 @@ impl Manager {
     }
 
     async fn until_ready(&self) -> Vec<String> {
-        loop {
-            let lines = self.next().await;
-            if lines[0] == "READY=1" {
-                return lines;
+        self.until("READY=1", |lines| lines[0] == "READY=1").await
+    }
+
+    /// However much else it says meanwhile.
+    async fn until(&self, what: &str, is_it: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let found = async {
+            loop {
+                let lines = self.next().await;
+                if is_it(&lines) {
+                    return lines;
+                }
             }
-        }
+        };
+        tokio::time::timeout(LIMIT, found).await.unwrap_or_else(|_| panic!("it does not say {what}"))
     }
 
     async fn until_status(&self, part: &str) {
-        loop {
-            let lines = self.next().await;
-            if lines.iter().any(|line| line.starts_with("STATUS=") && line.contains(part)) {
-                return;
-            }
-        }
+        let is_it = |line: &String| line.starts_with("STATUS=") && line.contains(part);
+        self.until(part, |lines| lines.iter().any(is_it)).await;
     }
 
     /// How long the daemon has been silent when it says again that it is alive; `None`: longer than `limit`.

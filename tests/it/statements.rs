@@ -62,13 +62,14 @@ async fn every_statement_can_be_prepared_and_has_the_types_that_are_declared_for
 }
 
 /// The indexes of `sms.outbox` that each statement walks along; every other one finds rows by their key alone.
-const WAYS: [(&str, &[&str]); 8] = [
+const WAYS: [(&str, &[&str]); 9] = [
     ("discover", &["outbox_queued"]),
     ("next_due", &["outbox_queued"]),
     ("due_again", &["outbox_pkey", "outbox_queued"]),
     ("expire", &["outbox_expiring", "outbox_pkey"]),
     ("release", &["outbox_held, all of it", "outbox_pkey"]),
     ("resend", &["outbox_pkey", "outbox_unresolved, all of it"]),
+    ("sample", &["outbox_held, all of it", "outbox_queued", "outbox_unresolved, all of it"]),
     ("select_by_status", &["outbox_held", "outbox_pkey", "outbox_unresolved"]),
     ("uncertain", &["outbox_held, all of it", "outbox_queued"]),
 ];

@@ -1,86 +1,75 @@
 //! `outboxd status`: the queue, the daemons, the gateways, and what needs a person. Reads the database alone, so that
 //! it works with the daemon down.
 
+mod nagios;
+mod needs;
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use serde::Serialize;
+
 use crate::cli::args::StatusArgs;
 use crate::cli::database::Db;
 use crate::cli::errors::Code;
-use crate::cli::{LEADER_SILENCE, block_on, print, print_json, span};
+use crate::cli::status::nagios::Thresholds;
+use crate::cli::status::needs::Need;
+use crate::cli::{block_on, print, print_json, span};
 use crate::config;
+use crate::engine::alarm::Severity;
 use crate::store::status::{QueueStatus, StatusReport};
 
+pub(super) use needs::no_leader;
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Page<'a> {
+    severity: Severity,
+    needs_a_person: &'a [Need],
+    #[serde(flatten)]
+    report: &'a StatusReport,
+}
+
 pub(super) fn run(args: &StatusArgs, path: &Path) -> anyhow::Result<ExitCode> {
+    let report = match (read(path), args.nagios) {
+        (Ok(report), _) => report,
+        (Err(error), true) => {
+            let (line, code) = nagios::failure(&error);
+            print(&line)?;
+            return Ok(code);
+        }
+        (Err(error), false) => return Err(error),
+    };
+    let needs = needs::of(&report);
+    let severity = needs::worst(&needs);
+    if args.nagios {
+        let limits = Thresholds { warning: args.warning, critical: args.critical };
+        let (line, code) = nagios::line(&report.queue, &needs, limits);
+        print(&line)?;
+        return Ok(code);
+    }
+    if args.json {
+        print_json(&Page { severity, needs_a_person: &needs, report: &report })?;
+    } else {
+        print(&text(&report, &needs))?;
+    }
+    Ok(match severity {
+        Severity::Ok => ExitCode::SUCCESS,
+        Severity::Warning => Code::Failed.into(),
+        Severity::Critical => Code::Critical.into(),
+    })
+}
+
+fn read(path: &Path) -> anyhow::Result<StatusReport> {
     let config = config::load(path)?;
-    let report = block_on(async {
+    block_on(async {
         let db = Db::open(&config.database)?;
         db.ask(db.store.status()).await
-    })?;
-    if args.json {
-        print_json(&report)?;
-    } else {
-        print(&text(&report))?;
-    }
-    Ok(if for_a_person(&report).is_empty() { ExitCode::SUCCESS } else { Code::Failed.into() })
+    })
 }
 
-/// Why nothing is being sent, if no daemon leads.
-pub(super) fn no_leader(queue: &QueueStatus) -> Option<String> {
-    match (queue.leader_seen_seconds_ago, &queue.leader_host) {
-        (Some(seconds), Some(host)) if seconds > LEADER_SILENCE.as_secs_f64() => {
-            Some(format!("the daemon on {host} was last seen {} ago", span(seconds)))
-        }
-        (Some(_), Some(_)) => None,
-        _ => Some("no daemon has sent from this database yet".to_owned()),
-    }
-}
-
-/// One line for each thing that does not go away by itself, with what to do about it.
-fn for_a_person(report: &StatusReport) -> Vec<String> {
-    let queue = &report.queue;
-    let mut lines = Vec::new();
-    for alarm in &report.alarms {
-        let subject = if alarm.subject.is_empty() { String::new() } else { format!(" {}", alarm.subject) };
-        lines.push(format!("{}{subject} (for {}): {}", alarm.code, span(alarm.open_seconds), alarm.text));
-    }
-    if let Some(reason) = no_leader(queue) {
-        lines.push(format!("{reason}: start it, for example with `systemctl start outboxd`"));
-    }
-    // An alarm says the same where the database has changed.
-    if queue.all_held && !report.alarms.iter().any(|alarm| alarm.code == "database_changed") {
-        let reason = queue.held_reason.as_deref().unwrap_or("no reason was given");
-        lines.push(format!("nothing is sent ({reason}): `outboxd resume` goes on"));
-    }
-    if queue.unknown > 0 {
-        lines.push(format!(
-            "{} may or may not have been sent: find out, then `outboxd resolve`",
-            messages(queue.unknown)
-        ));
-    }
-    if queue.uncertain > 0 {
-        lines.push(format!(
-            "{} set aside that may have been sent before a failover: find out, then `outboxd cancel` or `outboxd retry \
-             --force`",
-            messages(queue.uncertain)
-        ));
-    }
-    let others = queue.held - queue.uncertain;
-    if others > 0 {
-        lines.push(format!(
-            "{} kept back: the column error says why; `outboxd retry` or `outboxd cancel`",
-            messages(others)
-        ));
-    }
-    lines
-}
-
-fn messages(count: i64) -> String {
-    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
-}
-
-fn text(report: &StatusReport) -> String {
+fn text(report: &StatusReport, needs: &[Need]) -> String {
     let mut page = String::new();
     // Writing to a string does not fail.
     let mut line = |head: &str, rest: &str| {
@@ -106,14 +95,20 @@ fn text(report: &StatusReport) -> String {
         let reason = gateway.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         line(head, &format!("{} {} for {}{reason}", gateway.name, gateway.state, span(gateway.for_seconds)));
     }
-    let needed = for_a_person(report);
-    if needed.is_empty() {
+    if needs.is_empty() {
         page.push_str("\nnothing needs a person\n");
-    } else {
-        page.push_str("\nneeds a person:\n");
-        for need in needed {
-            let _ = writeln!(page, "- {need}");
+        return page;
+    }
+    page.push_str("\nneeds a person:\n");
+    for need in needs {
+        let _ = write!(page, "- {} {}", need.severity.as_str().to_uppercase(), need.what);
+        if let (Some(seconds), Some(since)) = (need.seconds, &need.since) {
+            let _ = write!(page, " (for {}, since {since})", span(seconds));
         }
+        if let Some(cause) = &need.cause {
+            let _ = write!(page, ": {cause}");
+        }
+        let _ = writeln!(page, "\n  {}", need.to_do);
     }
     page
 }
@@ -132,7 +127,8 @@ fn queue_line(queue: &QueueStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{for_a_person, text};
+    use super::{needs, text};
+    use crate::engine::alarm::Severity;
     use crate::store::status::{AlarmStatus, DaemonStatus, GatewayStatus, QueueStatus, StatusReport};
 
     fn healthy() -> StatusReport {
@@ -171,10 +167,14 @@ mod tests {
         }
     }
 
+    fn page(report: &StatusReport) -> String {
+        text(report, &needs::of(report))
+    }
+
     #[test]
     fn a_healthy_queue_needs_nobody() {
         assert_eq!(
-            text(&healthy()),
+            page(&healthy()),
             "queue     3 due (the oldest for 0s), 2 scheduled, 0 held, 0 unknown\n\
              daemons   leader on sms1, process 77, version 0.1.0, seen 0s ago\n\
              gateways  main waiting for 2m 5s: busy\n\
@@ -186,26 +186,45 @@ mod tests {
     fn messages_without_a_receipt_are_counted_and_need_nobody() {
         let mut report = healthy();
         report.queue.receipts_overdue = 7;
-        assert!(text(&report).contains("0 unknown, 7 without a receipt\n"));
-        assert!(for_a_person(&report).is_empty());
+        assert!(page(&report).contains("0 unknown, 7 without a receipt\n"));
+        assert!(needs::of(&report).is_empty());
     }
 
     #[test]
-    fn each_thing_that_needs_a_person_is_one_line() {
+    fn each_thing_that_needs_a_person_is_told_with_what_to_do_the_worst_first() {
         let mut report = healthy();
         report.queue.leader_seen_seconds_ago = Some(16.0);
         report.queue.unknown = 1;
         report.queue.held = 2;
         report.queue.all_held = true;
-        assert_eq!(for_a_person(&report).len(), 4);
+        let found = needs::of(&report);
+        assert_eq!(found.len(), 4);
+        assert_eq!((found[0].severity, needs::worst(&found[1..])), (Severity::Critical, Severity::Warning));
+        assert!(found.iter().all(|need| !need.to_do.is_empty()));
         report.alarms.push(AlarmStatus {
             code: "database_changed".to_owned(),
             subject: String::new(),
-            text: "run `outboxd adopt`".to_owned(),
+            text: "another cluster".to_owned(),
+            opened_at: "2026-11-22T19:00:00Z".to_owned(),
             open_seconds: 60.0,
         });
-        let lines = for_a_person(&report);
-        assert_eq!(lines.len(), 4, "the hold is the alarm's: {lines:?}");
-        assert_eq!(lines[0], "database_changed (for 1m): run `outboxd adopt`");
+        assert_eq!(needs::of(&report).len(), 4, "the hold is the alarm's");
+        let text = page(&report);
+        let line =
+            "- CRITICAL database_changed (for 1m, since 2026-11-22T19:00:00Z): another cluster\n  if this is";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn a_stopped_gateway_is_started_again_by_its_name() {
+        let mut report = healthy();
+        report.alarms.push(AlarmStatus {
+            code: "gateway_stopped".to_owned(),
+            subject: "uk".to_owned(),
+            text: "wrong password".to_owned(),
+            opened_at: "2026-11-22T19:00:00Z".to_owned(),
+            open_seconds: 60.0,
+        });
+        assert!(page(&report).contains("outboxd resume --gateway uk\n"), "{}", page(&report));
     }
 }
