@@ -53,10 +53,19 @@ test: needs check ## all that continuous integration runs: check, then every tes
 	$(CARGO) test --locked --test chaos -- --self-check
 	$(CARGO) test --locked --test chaos -- --seed $(CHAOS_SEED) --schedules 20
 
+.PHONY: test-system
+test-system: needs ## what needs more than a build and PostgreSQL: the metrics, judged by Prometheus's promtool (apt-get)
+	OUTBOXD_PROMTOOL=$$(tests/promtool) tests/with-postgres $(CARGO) test --locked --test it -- --ignored promtool_
+
 .PHONY: chaos
 chaos: needs ## play random faults and compare the books (SEED=7 SCHEDULES=200 DURATION=10m ONLY=gateway MESSAGES=3000)
 	$(CARGO) test --locked --release --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) \
 		--schedules $(or $(SCHEDULES),200) $(if $(ONLY),--only $(ONLY)) $(if $(MESSAGES),--messages $(MESSAGES))
+
+.PHONY: test-system
+test-system: ## what needs root: firewalls made by `outboxd egress`, hostile networks, real proxies (says what it skips)
+	tests/install-needs --system || echo 'test-system: not all that it uses could be installed; what is missing is skipped'
+	$(CARGO) test --locked --test system
 
 .PHONY: test-matrix
 test-matrix: needs ## every test with PostgreSQL 14 to 18 one after the other (needs npm; MAJORS="14 18" for some)
@@ -69,6 +78,11 @@ demo: ## watch messages travel from INSERT to delivered on private servers (KEEP
 .PHONY: drain
 drain: needs release ## print how fast a queue drains on this machine, and what the daemon needs (figures, not a test)
 	tests/with-postgres tests/drain
+
+.PHONY: bench
+bench: needs ## measure beside the machine's limit: drain, latency, late, inserters, lanes, size, flat (PARTS="drain latency" ROUNDS=5)
+	tests/with-postgres $(CARGO) bench --locked --bench bench -- $(foreach part,$(PARTS),--part $(part)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(ROWS),--rows $(ROWS)) $(if $(MANY),--many $(MANY)) $(if $(FINISHED),--finished $(FINISHED))
 
 .PHONY: receipt-flood
 receipt-flood: needs release ## print how many receipts a second are taken, and what sending loses (ROWS=1000000 CALLERS=256)

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod engine;
 pub mod gateway;
 pub mod message;
+pub mod metrics;
 pub mod pace;
 pub mod policy;
 pub mod signal;

@@ -73,7 +73,7 @@ COMMENT ON COLUMN outboxd.gateway.stop_requested IS 'Why the leading daemon is t
 -- Which messages are without a receipt for too long. No index holds what is accepted, or a receipt could not be written
 -- in place; but rows are sent in about the order in which they stand, so a summary of each block's times will do. Neither
 -- of these two changes when a message that is not marked gets its receipt.
-CREATE INDEX outbox_sent ON sms.outbox USING brin (sent_at) WITH (pages_per_range = 32, autosummarize = on);
+CREATE INDEX outbox_sent ON sms.outbox USING brin (sent_at) WITH (pages_per_range = 128, autosummarize = on);
 CREATE INDEX outbox_overdue ON sms.outbox (id) WHERE error_code = 'receipt_overdue';
 
 CREATE TABLE outboxd.receipt_watch (
@@ -86,7 +86,9 @@ COMMENT ON TABLE outboxd.receipt_watch IS 'One row: up to which time of sending 
 COMMENT ON COLUMN outboxd.receipt_watch.one IS 'Always true: keeps the table to one row.';
 COMMENT ON COLUMN outboxd.receipt_watch.looked_until IS 'Messages that were sent after this are looked at next.';
 
--- An hour of sending in a step, until enough was found for one transaction; none that is more than a week overdue.
+-- An hour of sending in a step, until enough was found for one transaction or a quarter of a second is over: what was looked
+-- through is written down, so that no statement lasts for many steps. None that is more than a week overdue. Each
+-- look reads all that has no summary yet, up to a fifth of the table, and is not worth it for a small part of the age.
 CREATE FUNCTION outboxd.mark_overdue(age double precision) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET enable_bitmapscan = on SET enable_indexscan = off SET enable_seqscan = off
@@ -95,11 +97,15 @@ DECLARE
     due timestamptz := now() - make_interval(secs => age);
     since timestamptz := greatest(
         (SELECT w.looked_until FROM outboxd.receipt_watch AS w FOR UPDATE), due - interval '7 days');
+    enough timestamptz := clock_timestamp() + interval '250 milliseconds';
     step_end timestamptz;
     found_now bigint;
     marked bigint := 0;
 BEGIN
-    WHILE since < due AND marked < 10000 LOOP
+    IF due - since < least(make_interval(secs => age / 50), interval '1 hour') THEN
+        RETURN 0;
+    END IF;
+    WHILE since < due AND marked < 10000 AND clock_timestamp() < enough LOOP
         step_end := least(due, since + interval '1 hour');
         UPDATE sms.outbox AS o
         SET error_code = 'receipt_overdue',

@@ -20,7 +20,8 @@ WITH refused AS (
         AS r(id, attempt, nonce, gateway_ref, error)
     WHERE o.id = r.id
         AND outboxd.expect_timeline($6)
-        AND (
+        -- CASE: see processed.
+        AND CASE WHEN (
             (o.gateway_ref = r.gateway_ref AND o.status IN ('unknown', 'accepted'))
             OR (
                 o.status = 'queued'
@@ -34,7 +35,7 @@ WITH refused AS (
                         AND a.row_made = o.created_at
                 )
             )
-        )
+        ) THEN true END
     RETURNING o.id, o.sent_via, r.nonce, r.error
 ), of_gateway AS (
     SELECT

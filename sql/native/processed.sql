@@ -22,7 +22,9 @@ FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::text[], $5::text[], $6:
 WHERE o.id = r.id
     AND outboxd.expect_timeline($8)
     AND outboxd.may_become(o.status, r.status)
-    AND (
+    -- CASE: from the bare alternatives the planner would conclude which states a row may have, expect none of them, and
+    -- read the whole table in search of one.
+    AND CASE WHEN (
         (o.gateway_ref = r.gateway_ref AND o.status IN ('unknown', 'accepted'))
         OR (
             o.status IN ('queued', 'cancelled')
@@ -52,5 +54,5 @@ WHERE o.id = r.id
                 WHERE o.id = ANY (w.ids) AND w.attempts[array_position(w.ids, o.id)] > r.attempt
             )
         )
-    )
+    ) THEN true END
 RETURNING o.id

@@ -23,5 +23,7 @@ FROM (
 WHERE o.id = n.message_id
     AND o.created_at = n.row_made
     AND o.attempts < n.attempt
-    AND o.queued
+    -- Not o.queued, as in wave.
+    AND o.status = 'queued'
+    AND NOT o.held
 RETURNING o.id

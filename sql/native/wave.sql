@@ -34,7 +34,10 @@ WITH fence AS MATERIALIZED (
     CROSS JOIN unnest($5::bigint[], $6::integer[], $7::xid[], $8::text[], $9::timestamptz[])
         AS w(id, attempt, version, msisdn, row_made)
     JOIN sms.outbox AS o ON o.id = w.id
-    WHERE o.queued
+    -- Not o.queued: where VACUUM last saw an empty queue, the planner would walk through the whole index of waiting rows
+    -- for each wave, instead of finding these by their key.
+    WHERE o.status = 'queued'
+        AND NOT o.held
         AND o.xmin = w.version
         AND o.created_at = w.row_made
         AND o.attempts = w.attempt - 1

@@ -47,6 +47,11 @@ pub enum Command {
     /// Use it after each change of the configuration, and first of all when messages do not go out. Sends no SMS.
     Check(Check),
 
+    /// Print what a firewall must let out: the database, the gateways or their proxies, the name servers.
+    ///
+    /// Use it to ask the network team for openings, and to make rules for this host. Looks names up, connects nowhere.
+    Egress(Egress),
+
     /// Show the queue, the gateways and what needs a person.
     ///
     /// Works from the database, so also while the daemon is down. Exits with 1 when something needs a person.
@@ -132,7 +137,7 @@ impl Migrate {
         let Some(text) = &self.database else { return Ok(None) };
         let mut database = config::connection(text)
             .map_err(|fault| Failure::new(Code::Usage, fault.to_string()).hint(fault.hint))?;
-        if database.connect.get_password().is_some() {
+        if database.inline_password {
             let failure =
                 Failure::new(Code::Usage, "--database holds a password, which everybody here can see");
             return Err(failure.hint("change it, leave it out of the command, and set PGPASSWORD instead"));
@@ -153,6 +158,39 @@ pub struct Check {
     /// Look at the configuration and its files only; connect nowhere.
     #[arg(long)]
     pub offline: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Egress {
+    /// For whom it is.
+    #[arg(long, value_enum, default_value_t = EgressFormat::Table)]
+    pub format: EgressFormat,
+
+    /// With --format nftables: name or number of the user that the daemon runs as.
+    #[arg(long, default_value = "outboxd", value_name = "USER", value_parser = user)]
+    pub user: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EgressFormat {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// Rules for `nft -f`: what the daemon's user may send.
+    Nftables,
+    /// A drop-in for the unit, with IPAddressDeny and IPAddressAllow.
+    Systemd,
+}
+
+/// What is written into rules must be a user and nothing else.
+fn user(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if !text.is_empty() && text.len() <= 64 && text.bytes().all(plain) && !text.starts_with('-') {
+        Ok(text.to_owned())
+    } else {
+        Err("not the name or the number of a user".to_owned())
+    }
 }
 
 #[derive(Debug, clap::Args)]

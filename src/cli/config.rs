@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::cli::args::ConfigCommand;
 use crate::config::{
-    self, AddressRange, AfterFailover, Config, Database, Dialect, Gateway, OnUnknown, Pooler, Tls, Wake,
+    self, AddressRange, AfterFailover, Config, Database, Dialect, Gateway, Network, OnUnknown, Pooler,
+    ProxyException, Tls, TlsMin, Wake,
 };
 
 pub fn run(command: ConfigCommand, path: &Path) -> anyhow::Result<ExitCode> {
@@ -143,6 +144,9 @@ fn show_login(page: &mut Page, database: &Database) {
         Tls::VerifyFull => "verify-full",
     };
     page.remark("sslmode", tls);
+    if !database.pins.is_empty() {
+        page.remark("certificate_sha256", &database.pins.len().to_string());
+    }
     page.remark("password", if database.connect.get_password().is_some() { "set" } else { "not set" });
 }
 
@@ -167,8 +171,43 @@ fn show_gateway(page: &mut Page, gateway: &Gateway) {
     page.duration("backoff_min", gateway.backoff_min);
     page.duration("backoff_max", gateway.backoff_max);
     page.remark("proxy", if gateway.proxy.is_some() { "set" } else { "none" });
+    show_network(page, &gateway.network);
     page.optional("ca_file", gateway.ca_file.as_deref().and_then(Path::to_str));
+    page.number("ca_exclusive", gateway.network.ca_exclusive);
     page.number("allow_http", gateway.allow_http);
+    if !gateway.network.addresses.is_empty() {
+        page.section(&format!("gateway.{}.addresses", gateway.name));
+        for (host, addresses) in &gateway.network.addresses {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            page.list(&toml::Value::from(host.as_str()).to_string(), &addresses);
+        }
+    }
+}
+
+fn show_network(page: &mut Page, network: &Network) {
+    let texts =
+        |exceptions: &[ProxyException]| exceptions.iter().map(ToString::to_string).collect::<Vec<_>>();
+    page.list("proxy_except", &texts(&network.proxy_except));
+    if network.allowed_addresses.is_empty() {
+        page.remark("allowed_addresses", "no limit");
+    } else {
+        let ranges: Vec<String> = network.allowed_addresses.iter().map(ToString::to_string).collect();
+        page.list("allowed_addresses", &ranges);
+    }
+    page.optional("source_address", network.source_address.map(|address| address.to_string()).as_deref());
+    page.text(
+        "tls_min",
+        match network.tls_min {
+            TlsMin::V1_2 => "1.2",
+            TlsMin::V1_3 => "1.3",
+        },
+    );
+    let certificate = network.client_certificate.as_ref();
+    page.optional(
+        "client_certificate_file",
+        certificate.and_then(|certificate| certificate.certificate_file.to_str()),
+    );
+    page.optional("client_key_file", certificate.and_then(|certificate| certificate.key_file.to_str()));
 }
 
 fn show_dialect(page: &mut Page, dialect: &Dialect) {
@@ -247,6 +286,15 @@ fn show_rest(page: &mut Page, config: &Config) {
     page.list("numbers", &config.opt_out.numbers);
     let lanes: Vec<&str> = config.opt_out.transactional_lanes.iter().map(|lane| lane.as_str()).collect();
     page.list("transactional_lanes", &lanes);
+    match &config.admin {
+        Some(admin) => {
+            page.section("admin");
+            page.text("listen", &admin.listen.to_string());
+            page.number("max_connections", admin.max_connections);
+            page.duration("timeout", admin.timeout);
+        }
+        None => page.push(format_args!("\n# [admin]: off\n")),
+    }
     page.section("log");
     page.text("filter", &config.log.filter);
     page.number("json", config.log.json);

@@ -18,6 +18,7 @@ mod check;
 mod completions;
 pub mod config;
 mod database;
+mod egress;
 pub mod errors;
 mod hold;
 mod many;
@@ -49,6 +50,7 @@ fn dispatch(args: Args) -> anyhow::Result<ExitCode> {
         Command::Run => run::run(&path),
         Command::Migrate(args) => migrate::run(&args, &path),
         Command::Check(args) => check::run(&args, &path),
+        Command::Egress(args) => egress::run(&args, &path),
         Command::Status(args) => status::run(&args, &path),
         Command::Send(args) => send::run(args, &path),
         Command::Render(args) => render::run(args, &path),

@@ -114,7 +114,7 @@ fn tls(reader: &mut Reader<'_>, raw: &RawCallbacks) -> Result<Option<CallbackTls
     }
 }
 
-fn ranges(
+pub(super) fn ranges(
     reader: &mut Reader<'_>,
     name: &str,
     raw: Option<&Vec<At<String>>>,
@@ -157,6 +157,13 @@ impl AddressRange {
         let most = if self.first.is_ipv4() { 32 } else { 128 };
         self.first.is_ipv4() == address.is_ipv4()
             && (value(self.first) ^ value(address)) & mask(self.bits, most) == 0
+    }
+}
+
+impl AddressRange {
+    /// Whether nothing of the other is outside.
+    pub fn contains(&self, other: &AddressRange) -> bool {
+        self.bits <= other.bits && self.holds(other.first)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A PostgreSQL connection string, as libpq would read it.
 //!
-//! The library parses neither `sslmode=verify-full` nor `sslrootcert`; both are taken out here and kept beside.
+//! The library knows little of what libpq does about TLS, and no files; those options are taken out here and kept beside.
 //! Must not show the password: what people see is `Database::shown`.
 
 use std::fmt;
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
-use super::{Database, Pooler, Tls};
+use super::secret::Surroundings;
+use super::{ClientCertificate, Database, Pooler, Tls, TlsMin, libpq};
 
 pub(super) const DEFAULT_POOL_SIZE: usize = 6;
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,18 +38,35 @@ impl fmt::Display for ConnectionFault {
 
 impl std::error::Error for ConnectionFault {}
 
-fn fault(what: impl Into<String>, hint: &'static str) -> ConnectionFault {
+pub(super) fn fault(what: impl Into<String>, hint: &'static str) -> ConnectionFault {
     ConnectionFault { what: what.into(), hint }
 }
 
 const EXAMPLE: &str = "for example \"host=/var/run/postgresql dbname=outbox user=outboxd\" or \
                        \"postgresql://outboxd@db.example/outbox?sslmode=verify-full\"";
 
-/// A database from a connection string, with the defaults for the rest.
+/// A database from a connection string that stands on its own: relative paths begin where we are.
 pub fn connection(text: &str) -> Result<Database, ConnectionFault> {
+    connection_in(text, &Surroundings::here())
+}
+
+/// A database from a connection string, with the defaults for the rest. Reads the files that it names.
+pub fn connection_in(text: &str, surroundings: &Surroundings) -> Result<Database, ConnectionFault> {
     let mut extras = Extras::default();
     let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
-    let plain = if is_url { extras.strip_url(text)? } else { extras.strip_keywords(text)? };
+    let mut plain = if is_url { extras.strip_url(text)? } else { extras.strip_keywords(text)? };
+    let given =
+        if is_url { url_keys(&plain) } else { keywords(&plain)?.into_iter().map(|(k, _)| k).collect() };
+    if let Some(name) = extras.service.take() {
+        let service = libpq::service(&name, extras.service_file.as_deref(), surroundings)?;
+        for (key, value) in extras.unless_given(service, &given)? {
+            plain = if is_url {
+                with_parameter(&plain, &key, &value)
+            } else {
+                with_keyword(&plain, &key, &value)
+            };
+        }
+    }
     let mut connect: tokio_postgres::Config = plain.parse().map_err(|error: tokio_postgres::Error| {
         // An option that the library does not know may be the tail of a password with a space in it.
         let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -79,15 +97,24 @@ pub fn connection(text: &str) -> Result<Database, ConnectionFault> {
         Tls::Prefer => SslMode::Prefer,
         Tls::Require | Tls::VerifyCa | Tls::VerifyFull => SslMode::Require,
     });
+    if let (Some(file), None) = (&extras.passfile, connect.get_password())
+        && let Some(password) = libpq::password(file, &connect, surroundings)?
+    {
+        connect.password(password);
+    }
     set_defaults(&mut connect);
     let shown = show(&connect);
     Ok(Database {
         connect,
         shown,
+        inline_password: given.iter().any(|key| key == "password"),
         pool_size: DEFAULT_POOL_SIZE,
         timeout: DEFAULT_TIMEOUT,
         tls,
-        root_cert: extras.root_cert,
+        tls_min: extras.tls_min,
+        client_certificate: extras.client_certificate(surroundings)?,
+        pins: Vec::new(),
+        root_cert: extras.root_cert.map(|path| surroundings.directory.join(path)),
         pooler: Pooler::None,
         direct: None,
     })
@@ -117,6 +144,12 @@ struct Extras {
     sslmode: Option<String>,
     root_cert: Option<PathBuf>,
     system_roots: bool,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    tls_min: TlsMin,
+    passfile: Option<PathBuf>,
+    service: Option<String>,
+    service_file: Option<String>,
 }
 
 impl Extras {
@@ -128,17 +161,22 @@ impl Extras {
             "sslrootcert" => self.root_cert = Some(PathBuf::from(value)),
             // libpq's own, without a meaning here.
             "gssencmode" | "fallback_application_name" | "client_encoding" => {}
-            "sslcert" | "sslkey" => {
-                return Err(fault(
-                    format!("`{key}` is not supported: the daemon logs in by password or peer"),
-                    "use scram-sha-256 over TLS, or peer on the local socket",
-                ));
-            }
-            "passfile" | "service" | "servicefile" => {
-                return Err(fault(
-                    format!("`{key}` is not supported"),
-                    "use `password_file` or `password_credential` in [database]",
-                ));
+            "sslcert" => self.certificate = Some(PathBuf::from(value)),
+            "sslkey" => self.key = Some(PathBuf::from(value)),
+            "passfile" => self.passfile = Some(PathBuf::from(value)),
+            "service" => self.service = Some(value.to_owned()),
+            "servicefile" => self.service_file = Some(value.to_owned()),
+            "ssl_min_protocol_version" => {
+                self.tls_min = match value {
+                    "" | "TLSv1" | "TLSv1.1" | "TLSv1.2" => TlsMin::V1_2,
+                    "TLSv1.3" => TlsMin::V1_3,
+                    _ => {
+                        return Err(fault(
+                            "`ssl_min_protocol_version` is no version of TLS",
+                            "TLSv1.2 or TLSv1.3",
+                        ));
+                    }
+                }
             }
             _ => return Ok(false),
         }
@@ -169,11 +207,52 @@ impl Extras {
         Ok(rest.join(" "))
     }
 
+    /// Of a service, what the connection string does not say itself. What is for us is taken.
+    fn unless_given(
+        &mut self,
+        service: Vec<(String, String)>,
+        given: &[String],
+    ) -> Result<Vec<(String, String)>, ConnectionFault> {
+        let mut of_service = Extras::default();
+        let mut rest = Vec::new();
+        for (key, value) in service {
+            if !given.contains(&key) && !of_service.take(&key, &value)? {
+                rest.push((key, value));
+            }
+        }
+        self.sslmode = self.sslmode.take().or(of_service.sslmode);
+        if self.root_cert.is_none() && !self.system_roots {
+            (self.root_cert, self.system_roots) = (of_service.root_cert, of_service.system_roots);
+        }
+        self.certificate = self.certificate.take().or(of_service.certificate);
+        self.key = self.key.take().or(of_service.key);
+        self.passfile = self.passfile.take().or(of_service.passfile);
+        if self.tls_min == TlsMin::V1_2 {
+            self.tls_min = of_service.tls_min;
+        }
+        Ok(rest)
+    }
+
+    fn client_certificate(
+        &self,
+        surroundings: &Surroundings,
+    ) -> Result<Option<ClientCertificate>, ConnectionFault> {
+        match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => Ok(Some(ClientCertificate {
+                certificate_file: surroundings.directory.join(certificate),
+                key_file: surroundings.directory.join(key),
+            })),
+            (None, None) => Ok(None),
+            _ => Err(fault("of `sslcert` and `sslkey` one is missing", "give both, or neither")),
+        }
+    }
+
     fn tls(&self, connect: &tokio_postgres::Config) -> Result<Tls, ConnectionFault> {
         let proves = self.root_cert.is_some() || self.system_roots;
         Ok(match self.sslmode.as_deref() {
             Some("disable") => Tls::Disable,
-            Some("prefer") => Tls::Prefer,
+            // "allow" would take plain text first; what can be encrypted is.
+            Some("allow" | "prefer") => Tls::Prefer,
             // As in libpq: who names an authority wants it looked at.
             Some("require") if proves => Tls::VerifyCa,
             Some("require") => Tls::Require,
@@ -181,7 +260,7 @@ impl Extras {
             Some("verify-full") => Tls::VerifyFull,
             Some(_) => {
                 return Err(fault(
-                    "`sslmode` is none of disable, prefer, require, verify-ca, verify-full",
+                    "`sslmode` is none of disable, allow, prefer, require, verify-ca, verify-full",
                     "verify-full for a server that is reached over a network",
                 ));
             }
@@ -261,6 +340,35 @@ fn show(connect: &tokio_postgres::Config) -> String {
     shown
 }
 
+fn with_keyword(text: &str, key: &str, value: &str) -> String {
+    format!("{text} {key}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+fn with_parameter(url: &str, key: &str, value: &str) -> String {
+    let mark = if url.contains('?') { '&' } else { '?' };
+    // A `+` would be read as it stands.
+    let value: String =
+        form_urlencoded::byte_serialize(value.as_bytes()).collect::<String>().replace('+', "%20");
+    format!("{url}{mark}{key}={value}")
+}
+
+/// What a URL says, as keywords.
+fn url_keys(url: &str) -> Vec<String> {
+    let who = authority(url).rsplit_once('@');
+    let (who, place) = who.map_or((None, authority(url)), |(who, place)| (Some(who), place));
+    let path = url.split_once("://").and_then(|(_, rest)| rest.split(['?', '#']).next()?.split_once('/'));
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let said = [
+        ("user", who.is_some_and(|who| !who.is_empty() && !who.starts_with(':'))),
+        ("password", who.is_some_and(|who| who.contains(':'))),
+        ("host", !place.is_empty() && !place.starts_with(':')),
+        ("port", place.rsplit(']').next().is_some_and(|rest| rest.contains(':'))),
+        ("dbname", path.is_some_and(|(_, name)| !name.is_empty())),
+    ];
+    let named = query.split('&').filter_map(|pair| Some(pair.split_once('=')?.0.to_owned()));
+    named.chain(said.iter().filter(|(_, said)| *said).map(|(key, _)| (*key).to_owned())).collect()
+}
+
 /// Who and where: what stands in a URL between its scheme and its path.
 fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or("", |(_, rest)| rest);
@@ -269,7 +377,85 @@ fn authority(url: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::{Tls, connection};
+    use std::path::PathBuf;
+
+    use super::{ConnectionFault, Database, Surroundings, Tls};
+
+    /// On a machine with one service file and one file of passwords.
+    fn connection(text: &str) -> Result<Database, ConnectionFault> {
+        let surroundings = Surroundings {
+            mode: None,
+            directory: PathBuf::from("/etc/outboxd"),
+            read: Box::new(|path| {
+                match path.to_str().unwrap() {
+                "/home/o/.pg_service.conf" => Ok((
+                    "[shop]\nhost=db.example\nport=5433\nuser=a b\ndbname=shop\nsslmode=verify-full\npassword=of+it\n"
+                        .to_owned(),
+                    0o100_644,
+                )),
+                "/etc/outboxd/pgpass" => Ok(("db.example:5433:shop:*:from-file\n".to_owned(), 0o100_600)),
+                "/etc/outboxd/open" => Ok((String::new(), 0o100_644)),
+                _ => Err(std::io::Error::from_raw_os_error(2)),
+            }
+            }),
+            env: Box::new(|name| (name == "HOME").then(|| "/home/o".to_owned())),
+        };
+        super::connection_in(text, &surroundings)
+    }
+
+    fn password(database: &Database) -> Option<&str> {
+        database.connect.get_password().map(|password| std::str::from_utf8(password).unwrap())
+    }
+
+    #[test]
+    fn a_service_says_what_the_string_leaves_open() {
+        for text in ["service=shop", "postgresql://?service=shop", "postgresql:///shop?service=shop"] {
+            let database = connection(text).unwrap();
+            assert_eq!(database.shown, "host=db.example port=5433 dbname=shop user=a b", "{text}");
+            assert_eq!((database.tls, password(&database)), (Tls::VerifyFull, Some("of+it")), "{text}");
+        }
+        for text in [
+            "service=shop user=me host=other.example port=1 sslmode=require password=mine dbname=d",
+            "postgresql://me:mine@other.example:1/d?service=shop&sslmode=require",
+        ] {
+            let database = connection(text).unwrap();
+            assert_eq!(database.shown, "host=other.example port=1 dbname=d user=me", "{text}");
+            assert_eq!((database.tls, password(&database)), (Tls::Require, Some("mine")), "{text}");
+        }
+        assert!(connection("service=absent").is_err());
+        assert!(connection("service=shop servicefile=/nowhere").is_err());
+    }
+
+    #[test]
+    fn a_passfile_gives_the_password_that_the_string_does_not() {
+        let place = "host=db.example port=5433 dbname=shop user=u";
+        let found = |text: &str| password(&connection(text).unwrap()).map(str::to_owned);
+        assert_eq!(found(&format!("{place} passfile=pgpass")).as_deref(), Some("from-file"));
+        assert_eq!(found(&format!("{place} passfile=pgpass password=own")).as_deref(), Some("own"));
+        assert_eq!(found("host=other.example dbname=shop user=u passfile=pgpass"), None);
+        assert!(connection(&format!("{place} passfile=absent")).is_err());
+        let error = connection(&format!("{place} passfile=open")).unwrap_err();
+        assert!(error.what.contains("others"), "{error}");
+        let both = "host=db.example,db2.example port=5433 dbname=shop user=u passfile=pgpass";
+        assert!(connection(both).is_err(), "one host would get the other's password");
+    }
+
+    #[test]
+    fn libpq_options_about_tls_are_understood() {
+        let database = connection(
+            "host=db.example sslcert=c.pem sslkey=/k.pem ssl_min_protocol_version=TLSv1.3 channel_binding=require",
+        )
+        .unwrap();
+        let certificate = database.client_certificate.unwrap();
+        assert_eq!(certificate.certificate_file, PathBuf::from("/etc/outboxd/c.pem"));
+        assert_eq!(certificate.key_file, PathBuf::from("/k.pem"));
+        assert_eq!(database.tls_min, super::TlsMin::V1_3);
+        let required = tokio_postgres::config::ChannelBinding::Require;
+        assert_eq!(database.connect.get_channel_binding(), required);
+        for text in ["host=x sslcert=c.pem", "host=x sslkey=c.pem", "host=x ssl_min_protocol_version=1.3"] {
+            assert!(connection(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn tls_is_what_libpq_would_do_but_never_silently_plain_over_a_network() {
@@ -278,6 +464,7 @@ mod tests {
             ("host=127.0.0.1", Tls::Prefer),
             ("host=db.example", Tls::Require),
             ("host=db.example sslmode=disable", Tls::Disable),
+            ("host=db.example sslmode=allow", Tls::Prefer),
             ("host=db.example sslmode=require sslrootcert=/ca.pem", Tls::VerifyCa),
             ("host=db.example sslrootcert=system", Tls::VerifyFull),
             (
@@ -319,7 +506,8 @@ mod tests {
             "postgresql://u:hunter2@x/d?sslmode=hunter2",
             "postgresql://u:hunter2@x:hunter2/d",
             "host=x port=hunter2",
-            "host=x password=hunter2 passfile=hunter2",
+            "host=x passfile=hunter2",
+            "host=x service=hunter2 servicefile=hunter2",
             "password=x hunter2=x",
             "host=x password=x hunter2='x",
             "postgresql://u:x@hunter2@h/d",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::diagnostic::Diagnostic;
 use super::http;
+use super::network;
 use super::raw::{At, RawGateway};
 use super::reader::{Reader, Reported};
 use super::secret::SecretKeys;
@@ -86,8 +87,12 @@ pub(super) fn gateway(
     }
     let on_unknown = on_unknown(reader, raw, lease + request_timeout);
     let rate = rate(reader, raw);
-    let proxy = proxy(reader, section, raw);
-    Ok(Gateway {
+    let proxy = network::proxy(reader, section, raw, dialect.as_ref().ok());
+    let network = network::network(reader, raw);
+    let (proxy, of_environment) = proxy?;
+    let mut network = network?;
+    network.proxy_except.extend(of_environment);
+    let gateway = Gateway {
         name: name.to_owned(),
         dialect: dialect?,
         rate,
@@ -99,10 +104,13 @@ pub(super) fn gateway(
         breaker_failures: u32::try_from(failures).map_err(|_| Reported)?,
         backoff_min,
         backoff_max,
-        proxy: proxy?,
+        proxy,
         ca_file: raw.ca_file.as_ref().map(|at| reader.surroundings().path(&at.value)),
         allow_http: reader.flag(&raw.allow_http, false),
-    })
+        network,
+    };
+    network::judge(reader, raw, &gateway);
+    Ok(gateway)
 }
 
 fn rate(reader: &mut Reader<'_>, raw: &RawGateway) -> Option<f64> {
@@ -141,45 +149,6 @@ fn on_unknown(reader: &mut Reader<'_>, raw: &RawGateway, least: Duration) -> OnU
             OnUnknown::Hold
         }
     }
-}
-
-fn proxy(reader: &mut Reader<'_>, section: &[&str], raw: &RawGateway) -> Result<Option<Secret>, Reported> {
-    let Some(at) = [&raw.proxy, &raw.proxy_file, &raw.proxy_credential, &raw.proxy_env]
-        .into_iter()
-        .find_map(Option::as_ref)
-    else {
-        return if reader.was_cut(section, "proxy") { Err(Reported) } else { Ok(None) };
-    };
-    // A proxy without a password is no secret and may stand in a file that others read.
-    let open = raw.proxy.as_ref().filter(|inline| !inline.value.contains('@'));
-    let alone = raw.proxy_file.is_none() && raw.proxy_credential.is_none() && raw.proxy_env.is_none();
-    let secret = match open {
-        Some(inline) if alone => Secret::new(inline.value.clone()),
-        _ => {
-            let keys = SecretKeys {
-                name: "proxy",
-                inline: &raw.proxy,
-                file: &raw.proxy_file,
-                credential: &raw.proxy_credential,
-                env: &raw.proxy_env,
-            };
-            let Some(secret) = reader.secret(section, keys)? else { return Ok(None) };
-            secret
-        }
-    };
-    let parsed = url::Url::parse(secret.expose());
-    let known = parsed.is_ok_and(|url| {
-        matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") && url.host().is_some()
-    });
-    if known {
-        return Ok(Some(secret));
-    }
-    Err(reader.wrong(
-        &at.span,
-        "`proxy` is not the URL of a proxy",
-        "not understood",
-        "for example \"http://proxy.example:3128\", \"socks5h://proxy.example:1080\"",
-    ))
 }
 
 fn dialect(reader: &mut Reader<'_>, section: &[&str], raw: &RawGateway) -> Result<Dialect, Reported> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -16,7 +16,7 @@ use super::raw::{At, RawConfig, RawInbox, RawLog, RawOptOut, RawQueue, RawRouteR
 use super::reader::{Reader, Reported};
 use super::secret::{Surroundings, io_reason};
 use super::{
-    AfterFailover, Config, Database, Gateway, Log, Queue, RouteRule, Routing, Text, Wake, callbacks,
+    AfterFailover, Config, Database, Gateway, Log, Queue, RouteRule, Routing, Text, Wake, admin, callbacks,
     database, gateway, inbound,
 };
 
@@ -80,6 +80,7 @@ fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> 
         raw.text.as_ref().unwrap_or(&RawText::default()),
     );
     let opt_out = inbound::opt_out(reader, raw.opt_out.as_ref().unwrap_or(&RawOptOut::default()));
+    let admin = raw.admin.as_ref().map(|raw| admin::admin(reader, raw)).transpose();
     let log = log(reader, raw.log.as_ref().unwrap_or(&RawLog::default()));
     Ok(Config {
         database: database?,
@@ -90,6 +91,7 @@ fn config(reader: &mut Reader<'_>, raw: &RawConfig) -> Result<Config, Reported> 
         callbacks: callbacks?,
         inbox: inbox?,
         opt_out: opt_out?,
+        admin: admin?,
         log: log?,
     })
 }
@@ -323,13 +325,22 @@ fn log(reader: &mut Reader<'_>, raw: &RawLog) -> Result<Log, Reported> {
     Ok(Log { filter, json: reader.flag(&raw.json, false) })
 }
 impl Surroundings {
+    /// The machine, for what does not come out of a configuration file.
+    pub(super) fn here() -> Surroundings {
+        Surroundings {
+            mode: None,
+            directory: PathBuf::new(),
+            read: Box::new(|path| Ok((std::fs::read_to_string(path)?, mode_of(path)?))),
+            env: Box::new(|name| std::env::var(name).ok()),
+        }
+    }
+
     /// The real ones.
     pub fn of(config: &Path) -> io::Result<Surroundings> {
         Ok(Surroundings {
             mode: Some(mode_of(config)?),
             directory: config.parent().map(Path::to_path_buf).unwrap_or_default(),
-            read: Box::new(|path| Ok((std::fs::read_to_string(path)?, mode_of(path)?))),
-            env: Box::new(|name| std::env::var(name).ok()),
+            ..Surroundings::here()
         })
     }
 }

@@ -9,9 +9,11 @@ use toml::de::{DeTable, DeValue};
 /// Keys whose values may be shown in an error. Everything else is masked, so that a new key, or the misspelt name
 /// of a secret one, is hidden until somebody decides otherwise.
 const PUBLIC_KEYS: &[&str] = &[
+    "addresses",
     "after_failover",
     "allow_from",
     "allow_http",
+    "allowed_addresses",
     "api_url",
     "auto_reply_pause",
     "backoff_max",
@@ -19,11 +21,15 @@ const PUBLIC_KEYS: &[&str] = &[
     "basic_auth",
     "body_starts_with",
     "breaker_failures",
+    "ca_exclusive",
     "ca_file",
     "campaign_name",
     "certificate_file",
+    "certificate_sha256",
     "charset",
     "class",
+    "client_certificate_file",
+    "client_key_file",
     "client_secret_credential",
     "client_secret_env",
     "client_secret_file",
@@ -74,6 +80,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "proxy",
     "proxy_credential",
     "proxy_env",
+    "proxy_except",
     "proxy_file",
     "rate",
     "receipt_overdue_after",
@@ -114,8 +121,8 @@ fn secret_spans(text: &str, table: &DeTable<'_>, hidden: bool, spans: &mut Vec<R
         // Sections hold keys of their own; templates and bodies may hold a secret in any leaf.
         let inner_hidden = hidden || matches!(key, "headers" | "form" | "json" | "password");
         match value.get_ref() {
-            // Answer codes and what they mean.
-            DeValue::Table(_) if key == "codes" => {}
+            // Answer codes and what they mean; hosts and where they are.
+            DeValue::Table(_) if matches!(key, "codes" | "addresses") => {}
             DeValue::Table(inner) => secret_spans(text, inner, inner_hidden, spans),
             DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
                 for item in items.iter().filter_map(|item| item.get_ref().as_table()) {

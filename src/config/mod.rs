@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::message::Lane;
 
+mod admin;
 mod callbacks;
 mod connection;
 mod database;
@@ -18,18 +19,22 @@ mod document;
 mod gateway;
 mod http;
 mod inbound;
+mod libpq;
 mod load;
 mod mask;
+mod network;
 mod preset;
 mod raw;
+mod reach;
 mod reader;
 mod secret;
 
-pub use connection::{ConnectionFault, connection};
+pub use connection::{ConnectionFault, connection, connection_in};
 pub use diagnostic::ConfigError;
 pub use http::PLACEHOLDERS;
 pub use load::{load, parse};
 pub use raw::schema;
+pub use reach::{ClientCertificate, Endpoint, Network, ProxyException, Reach, TlsMin, host_of, plain_name};
 pub use secret::{ReadEnv, ReadFile, Surroundings};
 
 /// The shipped `outboxd.toml`: the whole list of options, each with its default and its consequence.
@@ -50,6 +55,8 @@ pub struct Config {
     pub callbacks: Option<Callbacks>,
     pub inbox: Inbox,
     pub opt_out: OptOut,
+    /// `None`: no metrics and no health pages.
+    pub admin: Option<Admin>,
     pub log: Log,
 }
 
@@ -80,13 +87,21 @@ pub struct Database {
     pub connect: tokio_postgres::Config,
     /// The same without secrets, for messages.
     pub shown: String,
+    /// The password stands in the connection string itself.
+    pub inline_password: bool,
     /// Connections for reading, waves, records and receipts. The lock and LISTEN connections come on top.
     pub pool_size: usize,
     /// Limit for establishing a connection, and for one statement's answer.
     pub timeout: Duration,
     pub tls: Tls,
+    /// The oldest version of TLS that is spoken.
+    pub tls_min: TlsMin,
     /// PEM file with the authorities to trust instead of the system's.
     pub root_cert: Option<PathBuf>,
+    /// What we show to a server that asks who we are.
+    pub client_certificate: Option<ClientCertificate>,
+    /// SHA-256 of certificates, of which the server must have one. Then nothing else about it is looked at. Empty: no limit.
+    pub pins: Vec<[u8; 32]>,
     /// What stands between us and the server on this way.
     pub pooler: Pooler,
     /// A second way, for what needs a session: the leader's lock and LISTEN.
@@ -205,12 +220,13 @@ pub struct Gateway {
     /// First pause of an open breaker; it doubles up to `backoff_max`.
     pub backoff_min: Duration,
     pub backoff_max: Duration,
-    /// HTTP CONNECT or SOCKS5 proxy; the environment's proxies are never used.
+    /// HTTP CONNECT or SOCKS5 proxy; the environment's only where that was asked for.
     pub proxy: Option<Secret>,
     /// PEM file with certificate authorities to trust beside the system's.
     pub ca_file: Option<PathBuf>,
     /// Plain HTTP to a host other than loopback must be asked for.
     pub allow_http: bool,
+    pub network: Network,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -446,6 +462,32 @@ pub struct OptOut {
     pub numbers: Vec<String>,
     /// Their messages go out to people who opted out as well.
     pub transactional_lanes: Vec<Lane>,
+}
+
+/// Metrics and health pages, for this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    pub listen: AdminListen,
+    /// Callers at once.
+    pub max_connections: usize,
+    /// For a caller to send its request, and for us to answer it.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminListen {
+    /// Always a loopback address.
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for AdminListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdminListen::Tcp(address) => address.fmt(f),
+            AdminListen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -137,6 +137,7 @@ pub(super) struct RawConfig {
     pub(super) callbacks: Option<RawCallbacks>,
     pub(super) inbox: Option<RawInbox>,
     pub(super) opt_out: Option<RawOptOut>,
+    pub(super) admin: Option<RawAdmin>,
     pub(super) log: Option<RawLog>,
 }
 
@@ -159,6 +160,8 @@ pub(super) struct RawDatabase {
     pub(super) pooler: Text,
     /// A second connection string, past the pooler: for the leader's lock and for LISTEN.
     pub(super) direct_url: Text,
+    /// Fingerprints, of which the server's certificate must have one.
+    pub(super) certificate_sha256: Option<Vec<At<String>>>,
     /// Connections for reading and recording. Default 6.
     pub(super) pool_size: Whole,
     /// Limit for connecting, and for one statement. Default 10s.
@@ -274,7 +277,7 @@ pub(super) struct RawGateway {
     pub(super) breaker_failures: Whole,
     pub(super) backoff_min: Span,
     pub(super) backoff_max: Span,
-    /// Proxy URL.
+    /// Proxy URL, or env: what the environment names.
     pub(super) proxy: Text,
     /// File that holds the proxy URL.
     pub(super) proxy_file: Text,
@@ -282,8 +285,25 @@ pub(super) struct RawGateway {
     pub(super) proxy_credential: Text,
     /// Name of an environment variable that holds the proxy URL.
     pub(super) proxy_env: Text,
+    /// Hosts that are reached without the proxy.
+    pub(super) proxy_except: Option<Vec<At<String>>>,
+    /// Addresses or ranges outside which nothing is connected to. Default no limit.
+    pub(super) allowed_addresses: Option<Vec<At<String>>>,
+    /// Addresses of hosts, which are then not looked up.
+    pub(super) addresses: Option<BTreeMap<String, At<Vec<At<String>>>>>,
+    /// Address of this host that connections come from.
+    pub(super) source_address: Text,
+    /// Oldest version of TLS. Default 1.2.
+    #[schemars(extend("enum" = ["1.2", "1.3"]))]
+    pub(super) tls_min: Text,
     /// PEM file with further certificate authorities.
     pub(super) ca_file: Text,
+    /// Trust those of ca_file alone. Default false.
+    pub(super) ca_exclusive: Flag,
+    /// PEM file with the certificate that shows the gateway who we are.
+    pub(super) client_certificate_file: Text,
+    /// PEM file with its key.
+    pub(super) client_key_file: Text,
     /// Allow plain HTTP to another host.
     pub(super) allow_http: Flag,
 }
@@ -387,6 +407,18 @@ pub(super) struct RawOptOut {
     pub(super) numbers: Option<Vec<At<NumberOrText>>>,
     /// Lanes whose messages are sent to people who opted out as well. Default none.
     pub(super) transactional_lanes: Option<Vec<At<String>>>,
+}
+
+/// Metrics and health pages, for this machine only.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAdmin {
+    /// A loopback address with a port, such as 127.0.0.1:9464, or unix:/run/outboxd/admin.sock.
+    pub(super) listen: Text,
+    /// Callers at once. Default 16.
+    pub(super) max_connections: Whole,
+    /// Longest wait for a request, and for its answer. Default 10s.
+    pub(super) timeout: Span,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

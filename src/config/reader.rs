@@ -11,6 +11,7 @@ use url::{Host, Url};
 use super::diagnostic::Diagnostic;
 use super::document::{Document, nearest};
 use super::raw::{At, Flag, Span, Text, Whole};
+use super::reach::plain_name;
 use super::secret::Surroundings;
 
 /// The value could not be had, and the reader knows why.
@@ -259,9 +260,9 @@ impl<'d> Reader<'d> {
         if is_disguised(&at.value, &url) {
             return Err(self.wrong(
                 &at.span,
-                title("hides an address behind another spelling"),
+                title("hides its host behind another spelling"),
                 format!("this is {}", url.host_str().unwrap_or_default()),
-                "write the address in its usual form, so that everybody sees where messages go",
+                "write the host in its usual form, so that everybody sees where messages go",
             ));
         }
         if url.scheme() == "http" && !allow_http && !is_loopback(&url) {
@@ -295,19 +296,32 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// `http://2130706433` and `http://0x7f.1` are 127.0.0.1 to a URL parser, and look like something else to a person.
-fn is_disguised(text: &str, url: &Url) -> bool {
-    let after_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
+/// `http://2130706433` and `http://0x7f.1` are 127.0.0.1 to a URL parser, and look like something else to a person. So
+/// do names with percent signs, or with letters that only look different.
+pub(super) fn is_disguised(text: &str, url: &Url) -> bool {
+    let after_scheme = text.trim().split_once("://").map_or("", |(_, rest)| rest);
     let authority = after_scheme.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    let written = match place.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => place.split(':').next().unwrap_or_default(),
+    };
     match url.host() {
-        Some(Host::Ipv4(address)) => {
-            let host = authority.split(':').next().unwrap_or_default();
-            host.parse::<Ipv4Addr>() != Ok(address)
-        }
+        Some(Host::Ipv4(address)) => written.parse::<Ipv4Addr>() != Ok(address),
         Some(Host::Ipv6(address)) => {
-            let host = authority.trim_start_matches('[').split(']').next().unwrap_or_default();
-            host.parse::<Ipv6Addr>() != Ok(address) || address.to_ipv4_mapped().is_some()
+            written.parse::<Ipv6Addr>() != Ok(address) || address.to_ipv4_mapped().is_some()
         }
-        Some(Host::Domain(_)) | None => false,
+        // Names in other scripts have a form in plain letters that is shown everywhere; let them be written as people do.
+        Some(Host::Domain(name)) if name.contains("xn--") => false,
+        Some(Host::Domain(name)) => !written.eq_ignore_ascii_case(name) || is_numeric(name),
+        None => false,
     }
+}
+
+/// The system's resolver takes it for an address. Where the scheme is none of the web's, a URL parser does not.
+fn is_numeric(name: &str) -> bool {
+    let last = plain_name(name).rsplit('.').next().map(str::to_owned).unwrap_or_default();
+    let hex = last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    let dotted = name.parse::<Ipv4Addr>().is_ok();
+    !dotted && (hex || (!last.is_empty() && last.bytes().all(|b| b.is_ascii_digit())))
 }

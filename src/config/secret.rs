@@ -13,7 +13,7 @@ use super::raw::{At, Text};
 use super::reader::{Reader, Reported};
 
 /// Permission bits that let others than owner and group in.
-const OTHERS: u32 = 0o007;
+pub(super) const OTHERS: u32 = 0o007;
 
 /// Text of a file and its permission bits.
 pub type ReadFile = dyn Fn(&Path) -> io::Result<(String, u32)>;

@@ -2,12 +2,16 @@
 //!
 //! Reading downwards is reading what happens at start: configuration, gateways, database, tasks, `ready`, signals.
 
+mod admin;
 mod callbacks;
+mod listener;
 mod meaning;
+mod service;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,7 +22,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock;
 use crate::config::{self, Config, Dialect, Wake};
-use crate::daemon::callbacks::Certificate;
+use crate::daemon::admin::Admin;
+use crate::daemon::listener::{Certificate, Socket};
 use crate::daemon::meaning::Meaning;
 use crate::engine::Event;
 use crate::engine::dispatch::{Dispatch, Parts};
@@ -29,6 +34,8 @@ use crate::engine::record::Recorder;
 use crate::engine::refusals::Ears;
 use crate::engine::wake;
 use crate::gateway::Gateway;
+use crate::metrics::Phase;
+use crate::metrics::progress::{self, Part};
 use crate::signal::{Signal, Signals};
 use crate::store::control::Identity;
 use crate::store::migrate::SchemaState;
@@ -36,6 +43,9 @@ use crate::store::{Store, StoreError};
 
 /// Events on their way to `dispatch`. Senders wait when it is full.
 const EVENTS: usize = 4096;
+/// For so long the service manager waits for the first look at the database; then the daemon is started, and waits for it
+/// by itself.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// Pause between two tries to reach a database that is not there yet.
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 /// After the grace period: how long the last results may take to be written.
@@ -45,6 +55,9 @@ const HURRIED_WRITES: Duration = Duration::from_secs(2);
 /// A reload waits for the database as long as the daemon would: what it forgot for the sake of a new configuration
 /// would be unknown.
 const RELOAD_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What the service manager shows meanwhile.
+const WAITING: &str = "waiting for the database";
 
 /// How long the last callbacks may take to be answered.
 const LAST_CALLBACKS: Duration = Duration::from_secs(5);
@@ -62,6 +75,19 @@ pub enum SchemaError {
     Altered(i32),
 }
 
+impl SchemaError {
+    /// `None`: it is what this version needs.
+    fn of(state: SchemaState) -> Option<SchemaError> {
+        match state {
+            SchemaState::Current => None,
+            SchemaState::Missing => Some(SchemaError::Missing),
+            SchemaState::Behind(missing) => Some(SchemaError::Behind(missing.join(", "))),
+            SchemaState::Newer(version) => Some(SchemaError::Newer(version)),
+            SchemaState::Altered(version) => Some(SchemaError::Altered(version)),
+        }
+    }
+}
+
 /// Why the engine ended.
 enum End {
     Stopped,
@@ -69,9 +95,19 @@ enum End {
 }
 
 /// Runs the daemon until it is told to stop. SIGHUP reads the file again; a file that is wrong changes nothing.
-pub async fn run(path: &Path, mut config: Config) -> anyhow::Result<()> {
+pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
+    let ended = run_until_told(path, config).await;
+    if let Err(error) = &ended {
+        service::failed(&format!("{error:#}"));
+    }
+    ended
+}
+
+async fn run_until_told(path: &Path, mut config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::install().context("could not install signal handlers")?;
     let life = Arc::new(Life::new(identity()));
+    let mut admin = Admin::start(&life)?;
+    admin.assign(&config)?;
     // Kept open while the configuration is read again: whoever calls meanwhile waits instead of being turned away.
     let mut door = None;
     loop {
@@ -80,13 +116,14 @@ pub async fn run(path: &Path, mut config: Config) -> anyhow::Result<()> {
             End::Reload(changed) => {
                 info!("configuration read again");
                 config = *changed;
+                admin.assign_again(&config);
             }
         }
     }
 }
 
 /// Where callbacks come in.
-type Door = Option<(SocketAddr, Arc<TcpListener>)>;
+type Door = Option<(SocketAddr, Arc<Socket>)>;
 
 async fn serve(
     path: &Path,
@@ -103,24 +140,30 @@ async fn serve(
     let store = Store::open(&config.database).context("could not prepare connections to PostgreSQL")?;
     let listening = loop {
         tokio::select! {
-            listening = database_ready(&config, &store) => break listening?,
+            listening = database_ready(&config, &store, life) => break listening?,
             signal = signals.next() => {
                 if signal != Some(Signal::Reload) {
                     info!(?signal, "asked to stop before the database was there");
+                    life.metrics.set_phase(Phase::Stopping);
+                    service::stopping(Duration::ZERO);
                     return Ok(End::Stopped);
                 }
-                if let Some(changed) = read_again(path) {
+                service::reloading();
+                if let Some(changed) = read_again(path, life) {
                     return Ok(End::Reload(changed));
                 }
+                service::ready(WAITING);
             }
         }
     };
     let engine = Engine::start(Arc::clone(&config), Arc::clone(life), store, gateways, listening, callbacks);
+    life.metrics.set_phase(Phase::Running);
+    service::ready("the database is there");
     info!(version = env!("CARGO_PKG_VERSION"), gateways = config.gateways.len(), "ready");
     engine.attend(path, signals).await
 }
 
-async fn open_door(config: &Config, door: &mut Door) -> anyhow::Result<Option<Arc<TcpListener>>> {
+async fn open_door(config: &Config, door: &mut Door) -> anyhow::Result<Option<Arc<Socket>>> {
     let Some(callbacks) = &config.callbacks else {
         *door = None;
         return Ok(None);
@@ -130,7 +173,7 @@ async fn open_door(config: &Config, door: &mut Door) -> anyhow::Result<Option<Ar
         let socket = TcpListener::bind(wanted)
             .await
             .with_context(|| format!("could not listen for callbacks on {wanted}"))?;
-        *door = Some((wanted, Arc::new(socket)));
+        *door = Some((wanted, Arc::new(Socket::Tcp(socket))));
     }
     Ok(door.as_ref().map(|(_, socket)| Arc::clone(socket)))
 }
@@ -140,7 +183,13 @@ fn load_certificate(config: &Config) -> anyhow::Result<Option<Certificate>> {
 }
 
 /// The configuration as the file says it now, if it can be used; otherwise says why not.
-fn read_again(path: &Path) -> Option<Box<Config>> {
+fn read_again(path: &Path, life: &Life) -> Option<Box<Config>> {
+    let changed = usable(path);
+    life.metrics.reload_refused.store(changed.is_none(), Ordering::Relaxed);
+    changed
+}
+
+fn usable(path: &Path) -> Option<Box<Config>> {
     let changed = match config::load(path) {
         Ok(changed) => changed,
         Err(fault) => {
@@ -170,11 +219,28 @@ fn build_gateways(config: &Config) -> anyhow::Result<Vec<Arc<Gateway>>> {
         .collect()
 }
 
-/// Waits until the database is there, and says whether to listen for the doorbell.
-async fn database_ready(config: &Config, store: &Store) -> anyhow::Result<bool> {
+/// Waits until the database is there, and says whether to listen for the doorbell. The service manager need not wait for
+/// so long: the daemon is started when it has looked once, so that it may start before PostgreSQL does. If that look
+/// finds a fault that no waiting mends, the start has failed.
+async fn database_ready(config: &Config, store: &Store, life: &Arc<Life>) -> anyhow::Result<bool> {
+    life.metrics.set_phase(Phase::Starting);
+    let at_work = life.progress.begin(Part::Start, progress::patient(store.patience()) * 2);
     let mut said = false;
+    let mut ready = false;
     loop {
-        match look_at_database(config, store).await {
+        at_work.gets_on();
+        let look = look_at_database(config, store);
+        tokio::pin!(look);
+        let found = loop {
+            tokio::select! {
+                found = &mut look => break found,
+                () = tokio::time::sleep(FIRST_LOOK), if !ready => {
+                    ready = true;
+                    service::ready(WAITING);
+                }
+            }
+        };
+        match found {
             Ok(listening) => return Ok(listening?),
             Err(error @ StoreError::WrongWay { .. }) => return Err(error.into()),
             Err(error) => {
@@ -184,17 +250,16 @@ async fn database_ready(config: &Config, store: &Store) -> anyhow::Result<bool> 
                 }
             }
         }
+        if !std::mem::replace(&mut ready, true) {
+            service::ready(WAITING);
+        }
         tokio::time::sleep(DATABASE_PAUSE).await;
     }
 }
 
 async fn look_at_database(config: &Config, store: &Store) -> Result<Result<bool, SchemaError>, StoreError> {
-    match store.schema_state().await? {
-        SchemaState::Current => {}
-        SchemaState::Missing => return Ok(Err(SchemaError::Missing)),
-        SchemaState::Behind(missing) => return Ok(Err(SchemaError::Behind(missing.join(", ")))),
-        SchemaState::Newer(version) => return Ok(Err(SchemaError::Newer(version))),
-        SchemaState::Altered(version) => return Ok(Err(SchemaError::Altered(version))),
+    if let Some(unfit) = SchemaError::of(store.schema_state().await?) {
+        return Ok(Err(unfit));
     }
     if let Some(direct) = &config.database.direct {
         store.compare_ways(direct).await?;
@@ -244,7 +309,7 @@ impl Engine {
         store: Store,
         gateways: Vec<Arc<Gateway>>,
         listening: bool,
-        callbacks: Option<(Arc<TcpListener>, Option<Certificate>)>,
+        callbacks: Option<(Arc<Socket>, Option<Certificate>)>,
     ) -> Engine {
         let (events, incoming) = mpsc::channel(EVENTS);
         let (jobs, job_queue) = mpsc::unbounded_channel();
@@ -270,7 +335,7 @@ impl Engine {
         if listening {
             let ears = wake::listen(
                 (config.database.clone(), store.clone()),
-                life.identity.instance.clone(),
+                Arc::clone(&life),
                 config.queue.poll_interval,
                 events.clone(),
             );
@@ -308,6 +373,7 @@ impl Engine {
                 settings,
                 meaning,
                 incoming,
+                metrics: Arc::clone(&life.metrics),
                 closing: is_closing,
             });
             tasks.spawn(async move {
@@ -323,19 +389,28 @@ impl Engine {
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
-                    Some(Signal::Reload) => if let Some(changed) = read_again(path) {
+                    Some(Signal::Reload) => {
+                        service::reloading();
+                        let Some(changed) = read_again(path, &self.life) else {
+                            service::ready("the configuration is wrong and was not taken over: see the log");
+                            continue;
+                        };
+                        self.life.metrics.set_phase(Phase::Reloading);
                         if !self.stop(signals, self.config.queue.shutdown_grace, RELOAD_LIMIT).await? {
                             return Ok(End::Reload(changed));
                         }
                         self.say_farewell().await;
                         return Ok(End::Stopped);
-                    },
+                    }
                     Some(Signal::Terminate) => {
+                        let within = self.config.queue.shutdown_grace + LAST_WRITES;
+                        self.stopping(within);
                         self.stop(signals, self.config.queue.shutdown_grace, LAST_WRITES).await?;
                         self.say_farewell().await;
                         return Ok(End::Stopped);
                     }
                     Some(Signal::TerminateNow) | None => {
+                        self.stopping(HURRIED_WRITES);
                         self.stop(signals, Duration::ZERO, HURRIED_WRITES).await?;
                         self.say_farewell().await;
                         return Ok(End::Stopped);
@@ -348,6 +423,12 @@ impl Engine {
                 _ = &mut self.recorder => anyhow::bail!("the recorder ended by itself; please report this"),
             }
         }
+    }
+
+    /// The process is to end. What follows the last writes is waited for as well.
+    fn stopping(&self, writes: Duration) {
+        self.life.metrics.set_phase(Phase::Stopping);
+        service::stopping(writes + LAST_CALLBACKS * 2 + self.store.patience());
     }
 
     /// Takes nothing more, waits for what is under way, writes the last results (for `last_writes` at most), lets go of
@@ -371,8 +452,12 @@ impl Engine {
                 signal = signals.next() => {
                     let within = match signal {
                         Some(Signal::Reload) | None => continue,
-                        Some(Signal::Terminate) => grace + LAST_WRITES,
+                        Some(Signal::Terminate) => {
+                            self.stopping(grace + LAST_WRITES);
+                            grace + LAST_WRITES
+                        }
                         Some(Signal::TerminateNow) => {
+                            self.stopping(HURRIED_WRITES);
                             let _ = self.events.send(Event::Stop { grace: Duration::ZERO }).await;
                             HURRIED_WRITES
                         }

@@ -18,6 +18,8 @@ use crate::engine::Event;
 use crate::engine::complaints::Complaints;
 use crate::engine::failover::{self, Judgement};
 use crate::engine::life::Life;
+use crate::metrics;
+use crate::metrics::progress::{self, AtWork, Part};
 use crate::store::control::Role;
 use crate::store::failover::{Cluster, Uncertain};
 use crate::store::leader::{LeaderSession, Standing};
@@ -104,8 +106,14 @@ impl Candidate {
     /// Runs until its task is dropped: standby, leader, standby again.
     pub async fn run(self, events: mpsc::Sender<Event>) {
         let mut trouble = Trouble::default();
+        let limit = progress::patient(self.store.patience()) + self.lease_length;
+        let at_work = self.life.progress.begin(Part::Lead, limit);
+        let seen = Seen(Arc::clone(&self.life.metrics));
         loop {
-            let error = match self.term(&events, &mut trouble).await {
+            at_work.gets_on();
+            let ended = self.term((&events, &at_work), &mut trouble).await;
+            seen.as_role(metrics::Role::None);
+            let error = match ended {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -134,7 +142,7 @@ impl Candidate {
 
     async fn term(
         &self,
-        events: &mpsc::Sender<Event>,
+        (events, at_work): (&mpsc::Sender<Event>, &AtWork),
         trouble: &mut Trouble,
     ) -> Result<Infallible, StoreError> {
         let home = self.life.come_home(&self.store).await?;
@@ -143,10 +151,11 @@ impl Candidate {
             Some(at) => at,
             None => {
                 info!("standby: another daemon leads this outbox");
+                self.life.metrics.set_role(metrics::Role::Standby);
                 *trouble = Trouble::default();
                 // Side by side: a heartbeat that waits for a connection must not make the takeover late.
                 tokio::select! {
-                    won = self.stand_by(&mut session) => won?,
+                    won = self.stand_by(&mut session, at_work) => won?,
                     elsewhere = self.keep_showing(Role::Standby, home) => return Err(elsewhere),
                 }
             }
@@ -158,12 +167,17 @@ impl Candidate {
             loop {
                 tokio::select! {
                     leading = &mut takeover => break leading?,
-                    () = tokio::time::sleep(self.beat()) => confirmed_at = session.confirm().await?,
+                    () = tokio::time::sleep(self.beat()) => {
+                        at_work.gets_on();
+                        confirmed_at = session.confirm().await?;
+                    }
                 }
             }
         };
         let epoch = leading.epoch;
         self.lease.begin(epoch, confirmed_at, self.lease_length);
+        self.life.metrics.epoch.store(epoch, Ordering::Relaxed);
+        self.life.metrics.set_role(metrics::Role::Leader);
         info!(epoch = leading.epoch, held = leading.held.is_some(), "leading");
         *trouble = Trouble::default();
         if events.send(Event::Lead(leading)).await.is_err() {
@@ -183,6 +197,7 @@ impl Candidate {
                 if let Err(error) = session.rest(self.beat()).await {
                     break error;
                 }
+                at_work.gets_on();
                 match session.confirm().await {
                     Ok(at) => self.lease.renew(at, self.lease_length),
                     Err(error) => break error,
@@ -210,9 +225,10 @@ impl Candidate {
     }
 
     /// Tries the lock until it is ours.
-    async fn stand_by(&self, session: &mut LeaderSession) -> Result<Moment, StoreError> {
+    async fn stand_by(&self, session: &mut LeaderSession, at_work: &AtWork) -> Result<Moment, StoreError> {
         let pause = self.beat().min(STANDBY_PAUSE);
         loop {
+            at_work.gets_on();
             session.rest(pause).await?;
             if let Some(at) = session.try_lock().await? {
                 return Ok(at);
@@ -261,6 +277,7 @@ impl Candidate {
             }
         };
         if unknown > 0 {
+            self.life.metrics.swept(metrics::Outcome::Unknown, unknown);
             warn!(unknown, "messages were under way when the last leader ended; their outcome is unknown");
         }
         let held = term.held.then(|| term.held_reason.unwrap_or_default());
@@ -315,6 +332,21 @@ impl Candidate {
             }
             tokio::time::sleep(self.beat()).await;
         }
+    }
+}
+
+/// What others see of us. An engine that is taken down leads no more.
+struct Seen(Arc<metrics::Metrics>);
+
+impl Seen {
+    fn as_role(&self, role: metrics::Role) {
+        self.0.set_role(role);
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.as_role(metrics::Role::None);
     }
 }
 

@@ -1,13 +1,15 @@
 //! What lasts as long as the process, and outlives a change of the configuration: who it is, what it knows, and which
 //! database has all of that.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::{info, warn};
 
 use crate::clock;
 use crate::engine::incoming;
 use crate::engine::memory::{Memory, OwnWaves};
+use crate::metrics::Metrics;
+use crate::metrics::progress::Progress;
 use crate::store::control::{Identity, Role};
 use crate::store::failover::{Cluster, Here};
 use crate::store::{Store, StoreError};
@@ -20,6 +22,8 @@ pub struct Life {
     pub identity: Identity,
     pub memory: Memory,
     pub own_waves: OwnWaves,
+    pub metrics: Arc<Metrics>,
+    pub progress: Arc<Progress>,
     /// The database that has all of it.
     home: Mutex<Option<Cluster>>,
     /// The other daemons, as the last heartbeat found them.
@@ -32,6 +36,8 @@ impl Life {
             identity,
             memory: Memory::default(),
             own_waves: OwnWaves::default(),
+            metrics: Arc::default(),
+            progress: Arc::default(),
             home: Mutex::new(None),
             others: Mutex::new("[]".to_owned()),
         }

@@ -5,6 +5,7 @@
 //! the gateway reports later. A message's way: `dispatch` reads it, `compose` makes it ready, a wave is committed,
 //! `deliver` sends it, the verdict comes back as an event, `record` writes it.
 
+pub mod alarm;
 pub mod complaints;
 pub mod deliver;
 pub mod dispatch;

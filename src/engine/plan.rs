@@ -304,6 +304,11 @@ impl Plan {
         self.gateways[gateway].ready.iter().any(|queue| !queue.is_empty())
     }
 
+    /// How many wait for a place in a wave.
+    pub fn ready_in(&self, gateway: GatewayIndex, lane: Lane) -> usize {
+        self.gateways[gateway].ready[lane.index()].len()
+    }
+
     /// Takes up to `room` messages: urgent first; bulk gets a quarter of what is left while normal waits too, and
     /// the two together never take the places that are kept free for urgent ones.
     pub fn take_for_wave(&mut self, gateway: GatewayIndex, room: usize) -> Vec<Ready> {

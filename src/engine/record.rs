@@ -14,6 +14,8 @@ use crate::engine::Event;
 use crate::engine::complaints::Complaints;
 use crate::engine::life::Life;
 use crate::message::{MessageId, NotifyRef, Position, Status};
+use crate::metrics::Outcome;
+use crate::metrics::progress::{self, BREATH, Part};
 use crate::store::failover::Fact;
 use crate::store::queue::WaveKey;
 use crate::store::record::{Fits, Misfit, RECORD, Record, Recorded};
@@ -51,6 +53,26 @@ pub enum Job {
     Write(Entry),
     /// Every result of this wave is in the database.
     Finished(WaveKey),
+}
+
+/// What is remembered of a record while it is being written.
+#[derive(Debug)]
+struct Outline {
+    id: MessageId,
+    queued: bool,
+    gateway: Option<Arc<str>>,
+    outcome: Option<Outcome>,
+}
+
+impl Outline {
+    fn of(record: &Record) -> Outline {
+        Outline {
+            id: record.id,
+            queued: record.status == Status::Queued && !record.held,
+            gateway: record.gateway.clone(),
+            outcome: Outcome::of(record.status, record.held),
+        }
+    }
 }
 
 /// A result that is accounted for.
@@ -112,9 +134,11 @@ impl Recorder {
 
     /// `jobs` is unbounded in form only: `dispatch` never has more results outstanding than its places.
     pub async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
+        let at_work = self.life.progress.begin(Part::Recorder, progress::patient(self.store.patience()));
         let mut incoming = Vec::with_capacity(BATCH);
         let mut open = true;
         loop {
+            at_work.gets_on();
             let now = clock::now();
             self.bring_back(now);
             let ready = self.has_work(now) && self.trouble.as_ref().is_none_or(|t| t.until <= now);
@@ -178,7 +202,7 @@ impl Recorder {
 
     fn rest(&self, now: Moment, open: bool) -> Duration {
         let until = |at: Moment| at.since(now);
-        let mut rest = if open { Duration::from_secs(3600) } else { Duration::from_millis(50) };
+        let mut rest = if open { BREATH } else { Duration::from_millis(50) };
         if let Some(trouble) = &self.trouble {
             rest = rest.min(until(trouble.until));
         }
@@ -215,8 +239,7 @@ impl Recorder {
             .collect();
         let finished = std::mem::take(&mut self.finished);
         self.finished_since = None;
-        let sizes: Vec<(MessageId, bool)> =
-            batch.iter().map(|r| (r.id, r.status == Status::Queued && !r.held)).collect();
+        let outlines: Vec<Outline> = batch.iter().map(Outline::of).collect();
         let facts = facts(&batch);
         let outcome = match self.store.record(batch, &finished).await {
             Err((StoreError::Locked { .. }, batch)) => {
@@ -238,7 +261,7 @@ impl Recorder {
                 }
                 // Also what did not fit or was locked: it was sent all the same.
                 self.life.memory.results.remember(facts, clock::now());
-                self.account(recorded, &sizes, &positions).await;
+                self.account(recorded, &outlines, &positions).await;
             }
             Err((error @ (StoreError::Refused { .. } | StoreError::Answer { .. }), batch)) => {
                 self.split_refused(batch, &positions, &error).await;
@@ -349,7 +372,7 @@ impl Recorder {
     async fn account(
         &mut self,
         recorded: Recorded,
-        sizes: &[(MessageId, bool)],
+        outlines: &[Outline],
         positions: &HashMap<MessageId, Position>,
     ) {
         let Recorded { locked, misfits } = recorded;
@@ -359,10 +382,14 @@ impl Recorder {
         }
         self.wait_for_lock(locked, positions).await;
         let again = clock::now() + LOCKED_PAUSE;
-        let mut done: Vec<Done> = Vec::with_capacity(sizes.len());
+        let mut done: Vec<Done> = Vec::with_capacity(outlines.len());
         let mut notes: Vec<(Record, String)> = Vec::new();
+        let mut before: HashSet<MessageId> = HashSet::new();
         for misfit in misfits {
             let id = misfit.record.id;
+            if misfit.was_recorded_before() {
+                before.insert(id);
+            }
             missing.insert(id, None);
             if misfit.is_suppressed() {
                 let reason = SUPPRESSED.to_owned();
@@ -373,11 +400,16 @@ impl Recorder {
             done.push(Done { id, queued_again: after_misfit(&misfit, positions) });
             notes.extend(note_of(misfit));
         }
-        for (id, queued) in sizes {
+        for Outline { id, queued, .. } in outlines {
             if !missing.contains_key(id) {
                 done.push(Done { id: *id, queued_again: positions.get(id).copied().filter(|_| *queued) });
             }
         }
+        // What was found recorded already is a result of ours, whose commit had been in doubt.
+        let written =
+            outlines.iter().filter(|one| !missing.contains_key(&one.id) || before.contains(&one.id));
+        let counted = written.filter_map(|one| Some((one.gateway.as_deref(), one.outcome?)));
+        self.life.metrics.recorded(counted);
         if !notes.is_empty() {
             match self.store.note_attempts(&notes).await {
                 Ok(()) => {

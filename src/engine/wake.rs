@@ -13,6 +13,8 @@ use tracing::{debug, info, warn};
 use crate::clock::{self, Moment};
 use crate::config::Database;
 use crate::engine::Event;
+use crate::engine::life::Life;
+use crate::metrics::progress::{self, AtWork, BREATH, Part};
 use crate::store::listen::{Heard, Listener};
 use crate::store::{Store, StoreError};
 
@@ -265,13 +267,17 @@ pub async fn fall_asleep(store: &Store, falling: &Falling) -> Result<(), StoreEr
 /// Keeps a LISTEN connection for the life of the process. A fault is said once, and once when it has gone.
 pub async fn listen(
     (database, store): (Database, Store),
-    instance: String,
+    life: Arc<Life>,
     echo_every: Duration,
     events: mpsc::Sender<Event>,
 ) {
     let mut deaf_said = false;
+    let at_work = life.progress.begin(Part::Listen, progress::patient(store.patience()));
+    let instance = &life.identity.instance;
     loop {
-        match listen_once((&database, &store), &instance, echo_every, &events, &mut deaf_said).await {
+        at_work.gets_on();
+        let ears = (&events, &at_work);
+        match listen_once((&database, &store), instance, echo_every, ears, &mut deaf_said).await {
             Ok(()) => return,
             Err(error) => {
                 if !deaf_said {
@@ -292,7 +298,7 @@ async fn listen_once(
     (database, store): (&Database, &Store),
     instance: &str,
     echo_every: Duration,
-    events: &mpsc::Sender<Event>,
+    (events, at_work): (&mpsc::Sender<Event>, &AtWork),
     deaf_said: &mut bool,
 ) -> Result<(), StoreError> {
     let mut listener = Listener::connect(database, store, instance).await?;
@@ -319,9 +325,12 @@ async fn listen_once(
                     return Ok(());
                 }
             }
+            at_work.gets_on();
             let until = if echoed { round_until } else { echo_until };
-            match tokio::time::timeout_at(until, listener.hear()).await {
+            let breath = tokio::time::Instant::now() + BREATH;
+            match tokio::time::timeout_at(until.min(breath), listener.hear()).await {
                 Ok(what) => heard.push(what?),
+                Err(_) if breath < until => {}
                 Err(_) if echoed => break,
                 Err(_) => {
                     return Err(StoreError::InDoubt {

@@ -1,24 +1,23 @@
 //! The HTTP client of one gateway: which hosts it can reach, how it trusts them, and what a failure to reach them
 //! means in words.
 //!
-//! Invariants: no environment proxy, no redirect followed, no name resolved but the configured ones, nothing
-//! retried, HTTP/1.1 only (one request a connection at a time, so "what left" has one meaning). It must not know
+//! Invariants: no proxy but the configured one, no redirect followed, no name resolved but the configured ones, no
+//! address connected to outside the configured ranges, nothing retried, HTTP/1.1 only (one request a connection at a time, so "what left" has one meaning). It must not know
 //! what it carries.
 
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::io;
-use std::path::Path;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use http::header::{DATE, RETRY_AFTER};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use crate::config;
+use crate::config::{self, TlsMin};
 use crate::gateway::answer::Answer;
+use crate::gateway::lookup::{Lookup, NotConfigured, Outside};
 use crate::gateway::quote::quote;
 use crate::gateway::{BuildError, Deferral};
 use crate::verdict::DeferCause;
@@ -42,10 +41,14 @@ impl Egress {
             check_scheme(url, cfg.allow_http)?;
         }
         let proxy = cfg.proxy.as_ref().map(parse_proxy).transpose()?;
-        let hosts =
-            urls.iter().copied().chain(proxy.as_ref()).filter_map(|url| url.host_str().map(lower)).collect();
+        let reach = cfg.reach(urls);
+        let lookup = Lookup::new(&reach, &cfg.network);
+        for endpoint in &reach.endpoints {
+            check_literal(&endpoint.host, &lookup)?;
+        }
         let all_tls = urls.iter().all(|url| url.scheme() == "https");
-        let any_tls = urls.iter().any(|url| url.scheme() == "https");
+        let tls_to_proxy = proxy.as_ref().is_some_and(|url| url.scheme() == "https");
+        let any_tls = tls_to_proxy || urls.iter().any(|url| url.scheme() == "https");
 
         // `no_proxy` goes first: it also forgets proxies that were set before it.
         let mut builder = reqwest::Client::builder()
@@ -59,12 +62,21 @@ impl Egress {
             .pool_idle_timeout(IDLE_CONNECTION)
             .pool_max_idle_per_host(cfg.concurrency.max(1))
             .referer(false)
-            .dns_resolver(Arc::new(OnlyThese { hosts }))
+            .dns_resolver(Arc::new(lookup))
+            .local_address(cfg.network.source_address)
+            .tls_version_min(match cfg.network.tls_min {
+                TlsMin::V1_2 => reqwest::tls::Version::TLS_1_2,
+                TlsMin::V1_3 => reqwest::tls::Version::TLS_1_3,
+            })
             .user_agent(concat!("outboxd/", env!("CARGO_PKG_VERSION")));
-        builder = trust(builder, cfg.ca_file.as_deref(), any_tls)?;
+        builder = trust(builder, cfg, any_tls)?;
+        if let Some(identity) = identity(cfg)? {
+            builder = builder.identity(identity);
+        }
         if let Some(url) = proxy {
-            let proxy = reqwest::Proxy::all(url).map_err(|_| proxy_error("it is not a proxy's URL"))?;
-            builder = builder.proxy(proxy);
+            let proxied = cfg.clone();
+            builder = builder
+                .proxy(reqwest::Proxy::custom(move |target| proxied.proxy_for(target).map(|_| url.clone())));
         }
         let client = builder.build().map_err(|error| BuildError::Client { reason: root_cause(&error) })?;
         Ok(Egress { client, connect_timeout: cfg.connect_timeout, request_timeout: cfg.request_timeout })
@@ -83,10 +95,6 @@ impl Egress {
             Err(_) => Err(Deferral::unreachable(format!("{host} did not answer in time"))),
         }
     }
-}
-
-fn lower(host: &str) -> String {
-    host.to_ascii_lowercase()
 }
 
 /// `host:port`, for messages.
@@ -128,14 +136,28 @@ fn parse_proxy(proxy: &config::Secret) -> Result<Url, BuildError> {
     }
 }
 
-/// Sets whom to trust: the system's authorities and `ca_file`. The client cannot even be built when the system has
-/// none, so a gateway that needs no TLS, or brings its own authority, is built without looking at the system's.
+/// The resolver never sees an address that stands in a URL.
+fn check_literal(host: &Host<String>, lookup: &Lookup) -> Result<(), BuildError> {
+    let address = match host {
+        Host::Ipv4(address) => IpAddr::V4(*address),
+        Host::Ipv6(address) => IpAddr::V6(*address),
+        Host::Domain(_) => return Ok(()),
+    };
+    if lookup.allows(address) {
+        return Ok(());
+    }
+    let reason = format!("{address} is to be connected to and is not within the ranges");
+    Err(BuildError::Setting { setting: "allowed_addresses", reason })
+}
+
+/// Sets whom to trust: the system's authorities and `ca_file`, or that alone. The client cannot even be built when the
+/// system has none, so a gateway that needs no TLS, or brings its own authority, is built without the system's.
 fn trust(
     builder: reqwest::ClientBuilder,
-    ca_file: Option<&Path>,
+    cfg: &config::Gateway,
     any_tls: bool,
 ) -> Result<reqwest::ClientBuilder, BuildError> {
-    let own = match ca_file {
+    let own = match &cfg.ca_file {
         None => Vec::new(),
         Some(path) => {
             let error = |reason: String| BuildError::CaFile { path: path.to_owned(), reason };
@@ -148,7 +170,7 @@ fn trust(
             certs
         }
     };
-    if !any_tls {
+    if !any_tls || cfg.network.ca_exclusive {
         return Ok(builder.tls_certs_only(own));
     }
     let system_has_some = !rustls_native_certs::load_native_certs().certs.is_empty();
@@ -159,29 +181,27 @@ fn trust(
     }
 }
 
-/// Resolves the configured names and no other. Literal addresses never come here: they can only stand in the
-/// configured URLs, because redirects are not followed.
-struct OnlyThese {
-    hosts: BTreeSet<String>,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{0} is not one of the configured hosts")]
-struct NotConfigured(String);
-
-impl Resolve for OnlyThese {
-    fn resolve(&self, name: Name) -> Resolving {
-        let host = name.as_str().to_owned();
-        let allowed = self.hosts.contains(&lower(&host));
-        Box::pin(async move {
-            if !allowed {
-                return Err(NotConfigured(host).into());
-            }
-            // Port 0 is replaced by the port of the URL.
-            let addresses: Vec<_> = tokio::net::lookup_host((host, 0)).await?.collect();
-            Ok(Box::new(addresses.into_iter()) as Addrs)
+/// What we show to a gateway that asks who we are.
+fn identity(cfg: &config::Gateway) -> Result<Option<reqwest::Identity>, BuildError> {
+    let Some(files) = &cfg.network.client_certificate else { return Ok(None) };
+    let read = |setting, path: &std::path::Path| {
+        std::fs::read(path).map_err(|error| BuildError::Setting {
+            setting,
+            reason: format!("could not read {}: {error}", path.display()),
         })
+    };
+    let mut pem = read("client_certificate_file", &files.certificate_file)?;
+    if files.key_file != files.certificate_file {
+        pem.push(b'\n');
+        pem.extend(read("client_key_file", &files.key_file)?);
     }
+    // A parser's words might repeat a piece of the key.
+    let identity = reqwest::Identity::from_pem(&pem).map_err(|_| BuildError::Setting {
+        setting: "client_certificate_file",
+        reason: "the files do not hold a certificate and its key without a passphrase, in PEM form"
+            .to_owned(),
+    })?;
+    Ok(Some(identity))
 }
 
 /// Reads at most `limit` bytes of body. A body that is longer or breaks off makes the answer truncated, not an
@@ -219,15 +239,15 @@ pub(super) fn connect_failure(error: &reqwest::Error, host: &str) -> Deferral {
         if inner.is::<NotConfigured>() {
             return Deferral::misconfigured(format!("{inner}, so it is never connected to"));
         }
-        let text = inner.to_string();
-        if text.contains("proxy authorization required") {
-            let reason = "the proxy wants a log-in (407); check user and password in proxy";
-            return Deferral::misconfigured(reason.to_owned());
-        }
-        if text.starts_with("tunnel error: unsuccessful") {
-            let reason =
-                format!("the proxy refused to connect to {host}; ask for {host} to be allowed there");
+        if inner.is::<Outside>() {
+            let reason = format!(
+                "{inner}, so it was not connected to; ask whoever runs the name server, or add the range"
+            );
             return Deferral::unreachable(reason);
+        }
+        let text = inner.to_string();
+        if let Some(deferral) = proxy_failure(&text, host) {
+            return deferral;
         }
         tls |= inner.is::<rustls::Error>();
         dns |= text == "dns error";
@@ -245,6 +265,33 @@ pub(super) fn connect_failure(error: &reqwest::Error, host: &str) -> Deferral {
         format!(
             "no connection to {host} ({root}); check that it runs and the firewall lets this host connect"
         )
+    })
+}
+
+/// What a proxy has said, by the client's words for it.
+fn proxy_failure(text: &str, host: &str) -> Option<Deferral> {
+    let not_this_way = format!("the proxy refused to connect to {host}; ask for {host} to be allowed there");
+    if text.contains("proxy authorization required") {
+        let reason = "the proxy wants a log-in (407); check user and password in proxy";
+        return Some(Deferral::misconfigured(reason.to_owned()));
+    }
+    if text.starts_with("tunnel error: unsuccessful") {
+        return Some(Deferral::unreachable(not_this_way));
+    }
+    Some(match text.strip_prefix("SOCKS error: ")? {
+        "credentials not accepted" | "server does not support user/pass authentication" => {
+            let reason = "the proxy does not accept this log-in; check user and password in proxy";
+            Deferral::misconfigured(reason.to_owned())
+        }
+        "connection not allowed" => Deferral::unreachable(not_this_way),
+        status @ ("general server failure"
+        | "network unreachable"
+        | "host unreachable"
+        | "connection refused") => {
+            let reason = format!("the proxy could not reach {host} ({status}); ask whoever runs the proxy");
+            Deferral::unreachable(reason)
+        }
+        _ => return None,
     })
 }
 
@@ -278,36 +325,24 @@ impl Deferral {
 
 #[cfg(test)]
 mod tests {
-    use std::str::FromStr;
     use std::time::Duration;
 
-    use reqwest::dns::{Name, Resolve};
     use url::Url;
 
-    use super::{Egress, NotConfigured, OnlyThese, connect_failure, lower};
+    use super::{Egress, connect_failure};
+    use crate::config::{Network, Reach};
+    use crate::gateway::lookup::Lookup;
     use crate::verdict::DeferCause;
-
-    fn only(host: &str) -> OnlyThese {
-        OnlyThese { hosts: [lower(host)].into() }
-    }
-
-    #[tokio::test]
-    async fn only_configured_names_are_resolved() {
-        let resolver = only("LocalHost");
-        let found = resolver.resolve(Name::from_str("LOCALHOST").unwrap()).await.unwrap();
-        assert!(found.count() > 0);
-        let Err(error) = resolver.resolve(Name::from_str("localhost.example.test").unwrap()).await else {
-            panic!("another name was resolved");
-        };
-        assert!(error.is::<NotConfigured>());
-    }
 
     #[tokio::test]
     async fn a_request_to_another_host_is_a_matter_of_configuration() {
         let client = reqwest::Client::builder()
             .no_proxy()
             .tls_certs_only([])
-            .dns_resolver(std::sync::Arc::new(only("gw.example.test")))
+            .dns_resolver(std::sync::Arc::new(Lookup::new(
+                &Reach { lookups: ["gw.example.test".to_owned()].into(), ..Reach::default() },
+                &Network::default(),
+            )))
             .build()
             .unwrap();
         let egress = Egress {

@@ -11,6 +11,7 @@ mod egress;
 mod http_template;
 mod interactsms_v1;
 mod interactsms_v2;
+mod lookup;
 mod probe;
 mod protocol;
 mod quote;

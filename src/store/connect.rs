@@ -1,24 +1,18 @@
 //! How connections to PostgreSQL are made: the pool's settings, the sessions of the lock and of LISTEN, what a pooler in
-//! the way makes of them, and TLS as libpq's `sslmode` means it.
+//! the way makes of them.
 
 use std::fmt::Display;
-use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod};
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres::{Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::{Database, Pooler, Tls};
+use crate::config::{Database, Pooler};
 use crate::store::failover::Expected;
 use crate::store::hosts::Connector;
 use crate::store::transaction::Way;
-use crate::store::{StoreError, hosts, plain};
+use crate::store::{StoreError, hosts, plain, tls};
 
 /// What a row of someone else's lock may cost a flush before the locked rows are left out.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
@@ -48,7 +42,7 @@ pub(super) fn pool(database: &Database, expected: &Expected) -> Result<(Pool, Wa
     };
     let manager = Manager::from_connect(
         config,
-        Connector { tls: tls(database)?, expected: expected.clone() },
+        Connector { tls: tls::connector(database)?, expected: expected.clone() },
         ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
     let expected = expected.clone();
@@ -143,7 +137,9 @@ async fn connect(
     expected: &Expected,
 ) -> Result<Direct, StoreError> {
     // On the heap: a log-in over TLS is a large future.
-    Box::pin(hosts::connect(config, tls(database)?, expected)).await.map_err(|error| failed(&error))
+    Box::pin(hosts::connect(config, tls::connector(database)?, expected))
+        .await
+        .map_err(|error| failed(&error))
 }
 
 /// `connect_timeout` covers only TCP; TLS and authentication can hang as well.
@@ -169,7 +165,13 @@ const DECLARE_POOLER: &str = "if a connection pooler stands there, say pooler = 
 
 /// No connection, or no further than to a pooler.
 pub(super) fn failed(error: &tokio_postgres::Error) -> StoreError {
-    wrong_way(error).unwrap_or_else(|| StoreError::Unavailable(plain(error)))
+    wrong_way(error).unwrap_or_else(|| {
+        let reason = plain(error);
+        StoreError::Unavailable(match tls::advice(error) {
+            Some(advice) => format!("{reason}; {advice}"),
+            None => reason,
+        })
+    })
 }
 
 /// What a pooler says when it stands where the configuration knows of none, or does not pool transactions.
@@ -207,157 +209,4 @@ fn join_options(config: &tokio_postgres::Config, settings: &str) -> String {
     // The site's own options come last and win.
     let own = config.get_options().unwrap_or_default();
     format!("{MARK} {settings} {own}")
-}
-
-fn tls(database: &Database) -> Result<MakeRustlsConnect, StoreError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    let config = match database.tls {
-        // Never used for TLS; an empty trust store trusts nobody.
-        Tls::Disable => builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
-        Tls::Prefer | Tls::Require => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unverified { provider }))
-            .with_no_client_auth(),
-        Tls::VerifyCa => {
-            let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(database)?), provider)
-                .build()
-                .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyName { inner }))
-                .with_no_client_auth()
-        }
-        Tls::VerifyFull => builder.with_root_certificates(roots(database)?).with_no_client_auth(),
-    };
-    Ok(MakeRustlsConnect::new(config))
-}
-
-fn roots(database: &Database) -> Result<RootCertStore, StoreError> {
-    let mut store = RootCertStore::empty();
-    match &database.root_cert {
-        Some(path) => {
-            let shown = path.display();
-            let certificates = CertificateDer::pem_file_iter(path).map_err(|error| {
-                StoreError::Unavailable(format!("could not read sslrootcert {shown}: {error}"))
-            })?;
-            for certificate in certificates {
-                let certificate = certificate.map_err(|error| {
-                    StoreError::Unavailable(format!("no certificate in {shown}: {error}"))
-                })?;
-                store.add(certificate).map_err(|error| {
-                    StoreError::Unavailable(format!("unusable certificate in {shown}: {error}"))
-                })?;
-            }
-        }
-        None => {
-            let (_added, _ignored) =
-                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    if store.is_empty() {
-        return Err(StoreError::Unavailable(
-            "no certificate authority to check the server against: install ca-certificates or set sslrootcert".to_owned(),
-        ));
-    }
-    Ok(store)
-}
-
-/// `sslmode=require`: encryption without identity, as libpq means it.
-#[derive(Debug)]
-struct Unverified {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// `sslmode=verify-ca`: the chain must be good, the name may differ.
-#[derive(Debug)]
-struct AnyName {
-    inner: Arc<WebPkiServerVerifier>,
-}
-
-impl ServerCertVerifier for AnyName {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp, now) {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            other => other,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
 }

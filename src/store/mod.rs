@@ -19,6 +19,7 @@ pub mod repair;
 pub mod statement;
 pub mod status;
 pub mod sweep;
+mod tls;
 mod transaction;
 
 use std::time::Duration;
@@ -108,6 +109,11 @@ impl Store {
     pub fn forget_connections(&self) {
         self.expected.start_over();
         self.pool.retain(|_, _| false);
+    }
+
+    /// How long a statement may take, and so may waiting for a connection to run it on.
+    pub const fn patience(&self) -> Duration {
+        self.timeout
     }
 
     async fn connection(&self) -> Result<Object, StoreError> {

@@ -125,6 +125,7 @@ statements! {
         STATUS_GATEWAYS "daemon/status_gateways" [];
         STATUS_ALARMS "daemon/status_alarms" [];
         STATUS_DAEMONS "daemon/status_daemons" [];
+        SAMPLE "daemon/sample" [INT8];
         PLACE "daemon/place" [];
         CHECK_SERVER "daemon/check_server" [];
         CHECK_GRANTS "daemon/check_grants" [];

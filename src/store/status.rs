@@ -1,8 +1,11 @@
 //! What `outboxd status` and the health pages show: read from the database alone, so that it works with the daemon down.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-use crate::store::statement::{STATUS, STATUS_ALARMS, STATUS_DAEMONS, STATUS_GATEWAYS};
+use crate::message::Lane;
+use crate::store::statement::{SAMPLE, STATUS, STATUS_ALARMS, STATUS_DAEMONS, STATUS_GATEWAYS};
 use crate::store::{Store, StoreError, column};
 
 #[derive(Debug, Clone, Serialize)]
@@ -58,7 +61,47 @@ pub struct DaemonStatus {
     pub seen_seconds_ago: f64,
 }
 
+/// What waits, counted up to a limit.
+#[derive(Debug, Clone, Default)]
+pub struct Sample {
+    pub lanes: Vec<LaneSample>,
+    pub held: i64,
+    pub unknown: i64,
+    /// Codes of the open alarms, one for each.
+    pub alarms: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct LaneSample {
+    pub lane: Lane,
+    pub due: i64,
+    /// How long the first of them has waited.
+    pub oldest: Option<Duration>,
+}
+
 impl Store {
+    /// Looks at the queue without reading more of it than `most` rows of a kind.
+    pub async fn sample(&self, most: i64) -> Result<Sample, StoreError> {
+        let rows = self.query(SAMPLE, &[/* most */ &most]).await?;
+        let mut sample = Sample::default();
+        for row in &rows {
+            let lane: String = column(SAMPLE, row, 0)?;
+            let seconds: Option<f64> = column(SAMPLE, row, 2)?;
+            let oldest = seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+            let lane = Lane::parse(&lane).ok_or_else(|| StoreError::Answer {
+                statement: SAMPLE.name,
+                reason: "a lane that does not exist".to_owned(),
+            })?;
+            sample.lanes.push(LaneSample { lane, due: column(SAMPLE, row, 1)?, oldest });
+            sample.held = column(SAMPLE, row, 3)?;
+            sample.unknown = column(SAMPLE, row, 4)?;
+        }
+        let alarms = self.query(STATUS_ALARMS, &[]).await?;
+        sample.alarms =
+            alarms.iter().map(|row| column(STATUS_ALARMS, row, 0)).collect::<Result<_, StoreError>>()?;
+        Ok(sample)
+    }
+
     pub async fn status(&self) -> Result<StatusReport, StoreError> {
         let row = self.query_one(STATUS, &[]).await?;
         let queue = QueueStatus {

@@ -206,6 +206,7 @@ pub(crate) fn gateway(dialect: config::Dialect) -> config::Gateway {
         proxy: None,
         ca_file: None,
         allow_http: false,
+        network: config::Network::default(),
     }
 }
 

@@ -5,11 +5,13 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by failing")]
 #![expect(clippy::print_stderr, reason = "what a child process said is part of a failure's message")]
 
+mod admin_pages;
 mod anomaly;
 mod auto_reply;
 mod bad_input;
 mod big_queue;
 mod cli_check;
+mod cli_egress;
 mod cli_hold;
 mod cli_migrate;
 mod cli_render;
@@ -18,8 +20,10 @@ mod cli_send;
 mod cli_status;
 mod clock_steps;
 mod config;
+mod config_network;
 mod copies;
 mod crash;
+mod database_tls;
 mod disk_full;
 mod doorbell;
 mod failover;
@@ -54,6 +58,7 @@ mod restarts;
 mod rows_in_flight;
 mod schedule;
 mod schema_trouble;
+mod service_manager;
 mod shutdown;
 mod sim_callbacks;
 mod sim_control;

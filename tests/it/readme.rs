@@ -230,8 +230,11 @@ pub(crate) fn surroundings() -> Surroundings {
         mode: Some(0o640),
         directory: PathBuf::from("/etc/outboxd"),
         read: Box::new(|path| {
-            let is_path = path.extension().is_some_and(|extension| extension == "path");
-            let held = if is_path { CALLBACK_PATH } else { "secret-of-a-test" };
+            let held = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("path") => CALLBACK_PATH,
+                Some("url") => "http://user:secret-of-a-test@proxy.example:3128",
+                _ => "secret-of-a-test",
+            };
             Ok((format!("{held}\n"), 0o100_640))
         }),
         env: Box::new(|_| None),

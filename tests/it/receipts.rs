@@ -217,6 +217,25 @@ async fn a_receipt_may_be_faster_than_the_answer_to_a_retry_too() {
     assert_eq!(site.number("SELECT count(*) FROM outboxd.attempt").await, 0);
 }
 
+/// What was sent since VACUUM last came is in no summary, and each look reads all of it: a daemon that starts to look a
+/// week back would not get through within a statement's time.
+#[tokio::test]
+async fn an_overdue_receipt_is_found_in_a_table_that_was_filled_in_one_go() {
+    let mut site = Site::with_receipts("overdue_big").await;
+    site.daemon_database = "timeout = \"1s\"".to_owned();
+    site.run(
+        "ALTER TABLE sms.outbox SET (autovacuum_enabled = false); \
+         INSERT INTO sms.outbox (recipient, body, status, sent_at) \
+         SELECT '0871234567', 'sent just now', 'accepted', now() FROM generate_series(1, 200000); \
+         INSERT INTO sms.outbox (recipient, body, status, sent_at) \
+         VALUES ('0871234567', 'sent days ago', 'accepted', now() - interval '8 days 20 hours')",
+    )
+    .await;
+    let _daemon = Daemon::start(&site.config(RECEIPTS)).await;
+    let marked = "SELECT count(*) = 1 FROM sms.outbox WHERE error_code = 'receipt_overdue'";
+    site.until_true("it is marked", marked).await;
+}
+
 #[tokio::test]
 async fn a_message_without_a_receipt_says_so_and_a_late_receipt_settles_it() {
     let site = Site::with_receipts("overdue").await;

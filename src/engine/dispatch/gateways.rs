@@ -12,9 +12,10 @@ use crate::clock::Moment;
 use crate::config;
 use crate::engine::lead::Lease;
 use crate::gateway::{Gate, Gateway};
-use crate::message::Outgoing;
+use crate::message::{Lane, Outgoing};
+use crate::metrics::{GatewayMetrics, GatewayState};
 use crate::pace::Pace;
-use crate::policy::{Health, Limits};
+use crate::policy::{Health, Limits, State};
 use crate::store::{Store, StoreError};
 
 /// Between two tries to write a gateway's state.
@@ -36,6 +37,7 @@ pub(super) struct GatewayRun {
     /// What `outboxd.gateway` says, so that it is written on change only.
     pub(super) shown: &'static str,
     pub(super) shows: Shows,
+    pub(super) metrics: Arc<GatewayMetrics>,
     open: Arc<AtomicBool>,
     lease: Arc<Lease>,
 }
@@ -125,7 +127,7 @@ impl GatewayRun {
         gateway: Arc<Gateway>,
         settings: &config::Gateway,
         lease: &Arc<Lease>,
-        now: Moment,
+        (metrics, now): (Arc<GatewayMetrics>, Moment),
     ) -> GatewayRun {
         let open = Arc::new(AtomicBool::new(true));
         let limits = Limits {
@@ -145,6 +147,7 @@ impl GatewayRun {
             running: 0,
             shown: "",
             shows: Shows::default(),
+            metrics,
             open,
             lease: Arc::clone(lease),
         }
@@ -154,6 +157,20 @@ impl GatewayRun {
     pub(super) fn gate(&self, epoch: i64) -> Gate {
         let (open, lease) = (Arc::clone(&self.open), Arc::clone(&self.lease));
         Gate::new(move || open.load(Ordering::Acquire) && lease.holds(epoch))
+    }
+
+    /// What a page of metrics says of it.
+    pub(super) fn publish(&self, leads: bool, ready: impl Fn(Lane) -> usize) {
+        let state = match self.health.state() {
+            State::Open => GatewayState::Open,
+            State::Waiting { .. } | State::Probing { .. } => GatewayState::Waiting,
+            State::Stopped { .. } => GatewayState::Stopped,
+        };
+        self.metrics.set_state(leads.then_some(state));
+        self.metrics.in_flight.store(self.running, Ordering::Relaxed);
+        for lane in Lane::ALL {
+            self.metrics.set_ready(lane, ready(lane));
+        }
     }
 
     /// Requests that have not begun to leave will not, or will again.

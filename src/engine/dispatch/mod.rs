@@ -14,6 +14,7 @@ mod waves;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -34,6 +35,7 @@ use crate::engine::route::Router;
 use crate::engine::wake::Wakefulness;
 use crate::gateway::Gateway;
 use crate::message::{Encoding, MessageId, Position, Status};
+use crate::metrics::progress::{BREATH, PROMPT, Part};
 use crate::store::failover::Uncertain;
 use crate::store::queue::{self, DueRow, WaveKey};
 use crate::store::record::{Fits, Record};
@@ -147,7 +149,10 @@ impl Dispatch {
         let runs: Vec<GatewayRun> = gateways
             .into_iter()
             .zip(config.gateways.values())
-            .map(|(gateway, settings)| GatewayRun::new(gateway, settings, &lease, now))
+            .map(|(gateway, settings)| {
+                let metrics = life.metrics.gateway(&settings.name);
+                GatewayRun::new(gateway, settings, &lease, (metrics, now))
+            })
             .collect();
         let limits: Vec<(Arc<str>, usize)> =
             runs.iter().map(|run| (Arc::clone(&run.name), run.concurrency * 2)).collect();
@@ -183,14 +188,17 @@ impl Dispatch {
     /// Runs until it was told to stop and everything under way is accounted for. Dropping the recorder's sender at the
     /// end lets the recorder finish.
     pub async fn run(mut self, mut incoming: mpsc::Receiver<Event>) {
+        let at_work = self.life.progress.begin(Part::Dispatch, PROMPT);
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
         loop {
+            at_work.gets_on();
             let now = clock::now();
             self.act(now);
+            self.publish();
             if self.is_done() {
                 break;
             }
-            let deadline = self.next_at(now).since(now).max(Duration::from_millis(1));
+            let deadline = self.next_at(now).since(now).clamp(Duration::from_millis(1), BREATH);
             tokio::select! {
                 count = incoming.recv_many(&mut events, EVENTS_AT_ONCE) => if count == 0 { break },
                 () = tokio::time::sleep(deadline) => {}
@@ -224,6 +232,17 @@ impl Dispatch {
         self.check_grace(now);
     }
 
+    /// What a page of metrics says of the queue in memory. Stores a few numbers and takes no lock.
+    fn publish(&self) {
+        let metrics = &self.life.metrics;
+        metrics.waves_open.store(self.waves.len(), Ordering::Relaxed);
+        let held = self.term.as_ref().is_some_and(|term| term.held.is_some());
+        metrics.held.store(held, Ordering::Relaxed);
+        for (index, run) in self.gateways.iter().enumerate() {
+            run.publish(self.term.is_some(), |lane| self.plan.ready_in(index, lane));
+        }
+    }
+
     /// We lead, nothing is held, and nobody told us to stop.
     fn may_send(&self) -> bool {
         self.stopping.is_none() && self.term.as_ref().is_some_and(|term| term.held.is_none())
@@ -235,6 +254,7 @@ impl Dispatch {
             Event::Deposed => self.end_term(),
             Event::Heard(heard) => self.heard(&heard),
             Event::Ears(ears) => {
+                self.life.metrics.listening.store(ears, Ordering::Relaxed);
                 self.wakefulness.set_ears(ears, now);
                 self.plan.wake();
             }

@@ -1,6 +1,7 @@
 //! What happens by the clock and on request: looking, sleeping, schedules, orders of a person, the sweep.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
@@ -11,6 +12,7 @@ use crate::engine::Event;
 use crate::engine::complaints::Complaints;
 use crate::engine::dispatch::{Dispatch, TemplateState};
 use crate::engine::wake::{self, WakeAction};
+use crate::metrics::{Outcome, Wakeup};
 use crate::store::StoreError;
 use crate::store::control::{self, DatabaseClock, Doorbell, Orders};
 use crate::store::listen::Heard;
@@ -162,8 +164,12 @@ impl Dispatch {
     pub(super) fn keep_up(&mut self, now: Moment) {
         for action in self.wakefulness.act(now) {
             match action {
-                WakeAction::Look => self.plan.wake(),
+                WakeAction::Look => {
+                    self.life.metrics.wakeups.add(Wakeup::Look, 1);
+                    self.plan.wake();
+                }
                 WakeAction::Poll => {
+                    self.life.metrics.wakeups.add(Wakeup::Poll, 1);
                     self.plan.wake();
                     self.clockwork.ask_orders_now();
                     if self.templates == TemplateState::Loaded {
@@ -189,6 +195,7 @@ impl Dispatch {
             }
         }
         if self.clockwork.due_at.is_some_and(|at| at <= now) {
+            self.life.metrics.wakeups.add(Wakeup::Schedule, 1);
             self.clockwork.due_at = None;
             self.clockwork.due_unknown = true;
             self.plan.wake();
@@ -276,7 +283,10 @@ impl Dispatch {
 
     pub(super) fn heard(&mut self, heard: &Heard) {
         match heard {
-            Heard::Ring => self.plan.wake(),
+            Heard::Ring => {
+                self.life.metrics.wakeups.add(Wakeup::Doorbell, 1);
+                self.plan.wake();
+            }
             Heard::Control => self.clockwork.ask_orders_now(),
             Heard::Templates => self.templates = TemplateState::Stale,
             Heard::Echo(_) => {}
@@ -397,7 +407,7 @@ impl Dispatch {
             .collect();
         let overdue_after =
             self.config.callbacks.as_ref().and_then(|callbacks| callbacks.receipt_overdue_after);
-        let store = self.store.clone();
+        let (store, metrics) = (self.store.clone(), Arc::clone(&self.life.metrics));
         self.ask(async move {
             if let Some(age) = overdue_after {
                 match store.mark_overdue(age).await {
@@ -408,6 +418,7 @@ impl Dispatch {
             }
             match store.expire(margin, &known).await {
                 Ok(expired) if !expired.is_empty() => {
+                    metrics.swept(Outcome::Expired, expired.len() as u64);
                     info!(messages = expired.len(), "expired while their gateway did not send");
                 }
                 Ok(_) => {}

@@ -14,6 +14,7 @@ use crate::engine::plan::{GatewayIndex, Ready};
 use crate::engine::record::Job;
 use crate::engine::{Event, WaveName};
 use crate::message::{CreatedAt, MessageId, Nonce, NotifyRef, Status};
+use crate::metrics::WaveResult;
 use crate::store::failover::Fact;
 use crate::store::queue::{self, WaveEntry, WaveIntent, WaveKey, WaveOutcome};
 use crate::store::record::Fits;
@@ -85,6 +86,12 @@ impl Dispatch {
         if outcome.is_ok() {
             self.database_works(queue::WAVE, now);
         }
+        let result = match &outcome {
+            Ok(WaveOutcome::Confirmed { .. }) => WaveResult::Committed,
+            Ok(WaveOutcome::Fenced) => WaveResult::Fenced,
+            Err(_) => WaveResult::Failed,
+        };
+        self.life.metrics.waves.add(result, 1);
         let mut unwanted = HashSet::new();
         let confirmed: HashMap<MessageId, CreatedAt> = match outcome {
             Ok(WaveOutcome::Confirmed { rows, opted_out }) => {
@@ -206,7 +213,8 @@ impl Dispatch {
         while run.running < run.concurrency {
             let Some(message) = run.launch.pop_front() else { break };
             run.running += 1;
-            let attempt = Attempt { index, gateway: run.gateway.clone(), gate: run.gate(epoch), message };
+            let (gateway, gate, metrics) = (run.gateway.clone(), run.gate(epoch), Arc::clone(&run.metrics));
+            let attempt = Attempt { index, gateway, gate, message, metrics };
             deliver::start(&mut self.attempts, attempt, self.events.clone());
         }
     }

@@ -202,6 +202,7 @@ impl Site {
     }
 }
 
+#[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 

@@ -295,6 +295,11 @@ impl Cluster {
         self.port
     }
 
+    /// The postmaster.
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.as_ref().expect("it runs").id()
+    }
+
     /// Where its socket is.
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().to_path_buf()
@@ -384,6 +389,7 @@ impl Succeed for Command {
     }
 }
 
+#[cfg(test)]
 mod tests {
     use super::{Cluster, Stop};
 

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "a suite takes what it needs")]
 
+pub(crate) mod admin;
 pub(crate) mod application;
 pub(crate) mod books;
 pub(crate) mod cli;
@@ -77,6 +78,7 @@ pub(crate) fn files_below(directory: &str, extension: &str) -> Vec<PathBuf> {
     found
 }
 
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

@@ -110,6 +110,7 @@ impl Pair {
     }
 }
 
+#[cfg(test)]
 mod tests {
     use super::{Pair, Replication};
 

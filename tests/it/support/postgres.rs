@@ -198,6 +198,7 @@ pub(crate) fn migrate(database_url: &str) {
     );
 }
 
+#[cfg(test)]
 mod tests {
     use super::{TestDb, connect};
 

@@ -247,6 +247,7 @@ fn end_of_raw_string(chars: &[char], prefix: &str, at: usize) -> Option<usize> {
     Some(length.map_or(chars.len(), |length| body + length + close.len()))
 }
 
+#[cfg(test)]
 mod tests {
     use super::paths_outside_tests;
 

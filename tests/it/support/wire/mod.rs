@@ -18,6 +18,7 @@
 mod connection;
 mod protocol;
 mod rules;
+#[cfg(test)]
 mod tests;
 
 use std::io;
@@ -123,6 +124,13 @@ impl Wire {
     pub(crate) fn cut_all(&self, cut: Cut) {
         for order in self.shared.lock().live.values() {
             order.send_replace(rules::Order::Cut(cut));
+        }
+    }
+
+    /// All that there are are half-open from now on.
+    pub(crate) fn silence_all(&self) {
+        for order in self.shared.lock().live.values() {
+            order.send_replace(rules::Order::Silence);
         }
     }
 

@@ -206,6 +206,7 @@ fn message_of(tag: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+#[cfg(test)]
 mod tests {
     use super::{Frame, Inbox, Meaning, Statements, error_response, message_of, name_of, ready_for_query};
 

@@ -12,7 +12,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// So many may come one after the other.
 const BURST: u32 = 10;
 
-pub(super) struct Quiet(Mutex<Budget>);
+pub(in crate::daemon) struct Quiet {
+    /// What the warnings are about.
+    about: &'static str,
+    budget: Mutex<Budget>,
+}
 
 struct Budget {
     left: u32,
@@ -20,17 +24,16 @@ struct Budget {
     left_out: u64,
 }
 
-impl Default for Quiet {
-    fn default() -> Quiet {
-        Quiet(Mutex::new(Budget { left: BURST, earned: Instant::now(), left_out: 0 }))
-    }
-}
-
 impl Quiet {
-    pub(super) fn warn(&self, text: &str) {
+    pub(in crate::daemon) fn about(about: &'static str) -> Quiet {
+        let budget = Mutex::new(Budget { left: BURST, earned: Instant::now(), left_out: 0 });
+        Quiet { about, budget }
+    }
+
+    pub(in crate::daemon) fn warn(&self, text: &str) {
         if let Some(left_out) = self.may(Instant::now()) {
             if left_out > 0 {
-                warn!(left_out, "further warnings about callbacks were left out");
+                warn!(left_out, "further warnings about {} were left out", self.about);
             }
             warn!("{text}");
         }
@@ -38,7 +41,7 @@ impl Quiet {
 
     /// How many were left out before this one; `None`: it is to be left out too.
     fn may(&self, now: Instant) -> Option<u64> {
-        let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         while budget.left < BURST && budget.earned + PAUSE <= now {
             budget.left += 1;
             budget.earned += PAUSE;
@@ -65,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_one_line_a_second_with_the_count_of_the_others() {
-        let quiet = Quiet::default();
+        let quiet = Quiet::about("callbacks");
         let start = Instant::now() + Duration::from_secs(5);
         let said = (0..1000).filter(|_| quiet.may(start) == Some(0)).count();
         assert_eq!(said, BURST as usize);

@@ -1,0 +1,204 @@
+//! A cluster with PostgreSQL's default settings, an outbox in it, and daemons between it and the sink.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::sink::Sink;
+use crate::support::cluster::Cluster;
+use crate::support::daemon::Daemon;
+use crate::support::port::free_port;
+use crate::support::postgres::TestDb;
+
+/// Where the drained queue goes in one request at a time: what the daemon is told, and what the bare loop does.
+pub(crate) const CONCURRENCY: usize = 64;
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) cluster: Rc<Cluster>,
+    pub(crate) db: TestDb,
+    pub(crate) sql: Client,
+    pub(crate) sink: Sink,
+    pub(crate) version: String,
+    daemon_url: String,
+    /// Rows up to this id are finished and stay.
+    kept: u32,
+}
+
+impl Site {
+    pub(crate) async fn start() -> Site {
+        // Only where the tests' clusters are told otherwise.
+        let cluster = Cluster::start(
+            "shared_buffers = '128MB'\nwal_keep_size = 0\njit = on\nshared_preload_libraries = 'pg_stat_statements'",
+        )
+        .await;
+        Site::in_cluster(Rc::new(cluster), "bench").await
+    }
+
+    /// Another outbox in the same cluster.
+    pub(crate) async fn beside(&self, hint: &str) -> Site {
+        Site::in_cluster(Rc::clone(&self.cluster), hint).await
+    }
+
+    async fn in_cluster(cluster: Rc<Cluster>, hint: &str) -> Site {
+        let db = TestDb::in_cluster(&cluster, hint).await;
+        let sql = db.client().await;
+        let version = sql.query_one("SELECT current_setting('server_version')", &[]).await.unwrap().get(0);
+        let daemon_url = db.daemon_url().await;
+        sql.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
+        Site { cluster, db, sql, sink: Sink::start(), version, daemon_url, kept: 0 }
+    }
+
+    /// Gives back its disk.
+    pub(crate) async fn drop_database(self, other: &Site) {
+        let name = self.db.name().to_owned();
+        drop(self);
+        other.run(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    }
+
+    /// A running daemon that leads.
+    pub(crate) async fn daemon(&self) -> Daemon {
+        self.daemon_with("").await
+    }
+
+    /// The same, with more lines for its gateway, or after them.
+    pub(crate) async fn daemon_with(&self, lines: &str) -> Daemon {
+        let daemon = Daemon::start(&self.config(lines)).await;
+        daemon.wait_log(Duration::from_secs(30), "leading").await;
+        daemon
+    }
+
+    /// A daemon that has only just been started.
+    pub(crate) fn start_daemon(&self) -> Daemon {
+        Daemon::spawn(&self.config(""))
+    }
+
+    fn config(&self, lines: &str) -> String {
+        let sink = self.sink.address;
+        format!(
+            "[database]\nurl = \"{}\"\n\n[text]\ndefault_country = \"353\"\ndefault_sender = \"Bench\"\n\n\
+             [log]\nfilter = \"outboxd=info\"\n\n[routing]\ndefault = \"main\"\n\n\
+             [gateway.main]\ndialect = \"interactsms-v2\"\napi_url = \"http://{sink}\"\n\
+             token_url = \"http://{sink}/token\"\nusername = \"bench\"\npassword = \"bench\"\n\
+             concurrency = {CONCURRENCY}\n{lines}",
+            self.daemon_url
+        )
+    }
+
+    /// Lines of a second gateway whose port nobody listens on.
+    pub(crate) fn dead_gateway(&self) -> String {
+        let port = free_port();
+        format!(
+            "\n[gateway.dead]\ndialect = \"interactsms-v2\"\napi_url = \"http://127.0.0.1:{port}\"\n\
+             token_url = \"http://{}/token\"\nusername = \"bench\"\npassword = \"bench\"\n",
+            self.sink.address
+        )
+    }
+
+    /// Nothing is queued, and nothing that was sent is left.
+    pub(crate) async fn empty(&self) {
+        if self.kept == 0 {
+            self.run("TRUNCATE sms.outbox, outboxd.wave").await;
+        } else {
+            self.run(&format!("DELETE FROM sms.outbox WHERE id > {}", self.kept)).await;
+        }
+    }
+
+    /// An outbox with nothing but so many queued rows, as the application inserted them, vacuumed and on disk.
+    pub(crate) async fn queue(&self, rows: u32) {
+        self.queue_as("normal", "main", rows).await;
+    }
+
+    pub(crate) async fn queue_as(&self, lane: &str, gateway: &str, rows: u32) {
+        self.empty().await;
+        self.run(&format!(
+            "INSERT INTO sms.outbox (recipient, body, lane, gateway) SELECT '08' || (50000000 + n), {TEXT}, '{lane}', \
+             nullif('{gateway}', 'main') FROM generate_series(1, {rows}) AS n"
+        ))
+        .await;
+        self.run("VACUUM ANALYZE sms.outbox").await;
+        self.run("CHECKPOINT").await;
+    }
+
+    /// So many rows that were delivered long ago.
+    pub(crate) async fn fill(&mut self, rows: u32) {
+        const STEP: u32 = 1_000_000;
+        for first in (1..=rows).step_by(STEP as usize) {
+            let last = (first + STEP - 1).min(rows);
+            self.run(&format!(
+                "INSERT INTO sms.outbox (recipient, body, status, attempts, gateway_ref, encoding, segments, gateway, \
+                     created_at, send_after, sent_at, final_at) \
+                 SELECT '08' || (50000000 + n), {TEXT}, 'delivered', 1, 'o' || n || '-1-bench', 'gsm7', 1, 'main', \
+                     now() - interval '9 days', now() - interval '9 days', now() - interval '9 days', now() - interval '8 days' \
+                 FROM generate_series({first}, {last}) AS n"
+            ))
+            .await;
+            println!("filled {last} of {rows} finished rows");
+        }
+        self.run("VACUUM ANALYZE sms.outbox").await;
+        self.run("CHECKPOINT").await;
+        self.kept = rows;
+    }
+
+    /// Forgets what statements have cost.
+    pub(crate) async fn forget_statements(&self) {
+        self.run("SELECT pg_stat_statements_reset()").await;
+    }
+
+    /// What each of outboxd's statements has cost since: calls, and microseconds of execution, for one of so many messages.
+    pub(crate) async fn statements(&self, messages: u32) -> Vec<String> {
+        let sql = "SELECT substring(query FROM '-- outboxd: (\\S+)'), sum(calls)::float8, \
+                          sum(total_exec_time)::float8 * 1000, sum(rows)::float8 \
+                   FROM pg_stat_statements WHERE query LIKE '-- outboxd:%' GROUP BY 1 ORDER BY 3 DESC LIMIT 6";
+        let rows = self.sql.query(sql, &[]).await.unwrap();
+        let line = |row: &tokio_postgres::Row| {
+            let (calls, us): (f64, f64) = (row.get(1), row.get(2));
+            let name: Option<&str> = row.get(0);
+            format!(
+                "  {:<12} {:>8.1} messages a call, {:>6.1} µs a message",
+                name.unwrap_or("?"),
+                f64::from(messages) / calls,
+                us / f64::from(messages)
+            )
+        };
+        rows.iter().map(line).collect()
+    }
+
+    pub(crate) async fn run(&self, sql: &str) {
+        self.sql.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// Waits until a query of one number answers zero.
+    pub(crate) async fn until_zero(&self, sql: &str) {
+        loop {
+            let left: i64 = self.sql.query_one(sql, &[]).await.unwrap().get(0);
+            if left == 0 {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Waits for so many requests more.
+    pub(crate) async fn until_posts(&self, more: u64) {
+        self.until_posts_since(self.sink.posts(), more).await;
+    }
+
+    pub(crate) async fn until_posts_since(&self, posts: u64, more: u64) {
+        while self.sink.posts() < posts + more {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Transactions of the database so far, as its statistics know them.
+    pub(crate) async fn transactions(&self) -> f64 {
+        let sql = "SELECT (xact_commit + xact_rollback)::float8 FROM pg_stat_database WHERE datname = current_database()";
+        self.sql.query_one(sql, &[]).await.unwrap().get(0)
+    }
+}
+
+/// SQL of the text of message `n`: about what an appointment reminder has, and its number.
+pub(crate) const TEXT: &str =
+    "'Your appointment is on Tuesday at half past ten, reply STOP to opt out #' || n";
