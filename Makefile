@@ -53,19 +53,17 @@ test: needs check ## all that continuous integration runs: check, then every tes
 	$(CARGO) test --locked --test chaos -- --self-check
 	$(CARGO) test --locked --test chaos -- --seed $(CHAOS_SEED) --schedules 20
 
-.PHONY: test-system
-test-system: needs ## what needs more than a build and PostgreSQL: the metrics, judged by Prometheus's promtool (apt-get)
-	OUTBOXD_PROMTOOL=$$(tests/promtool) tests/with-postgres $(CARGO) test --locked --test it -- --ignored promtool_
-
 .PHONY: chaos
 chaos: needs ## play random faults and compare the books (SEED=7 SCHEDULES=200 DURATION=10m ONLY=gateway MESSAGES=3000)
 	$(CARGO) test --locked --release --test chaos -- $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) \
 		--schedules $(or $(SCHEDULES),200) $(if $(ONLY),--only $(ONLY)) $(if $(MESSAGES),--messages $(MESSAGES))
 
 .PHONY: test-system
-test-system: ## what needs root: firewalls made by `outboxd egress`, hostile networks, real proxies (says what it skips)
+test-system: needs ## what needs root or more packages: firewalls, proxies, metrics, and the .deb under a real systemd (says what it skips)
 	tests/install-needs --system || echo 'test-system: not all that it uses could be installed; what is missing is skipped'
 	$(CARGO) test --locked --test system
+	OUTBOXD_PROMTOOL=$$(tests/promtool) tests/with-postgres $(CARGO) test --locked --test it -- --ignored promtool_
+	tests/system/package || [ $$? -eq 77 ]
 
 .PHONY: test-matrix
 test-matrix: needs ## every test with PostgreSQL 14 to 18 one after the other (needs npm; MAJORS="14 18" for some)
