@@ -59,10 +59,11 @@ chaos: needs ## play random faults and compare the books (SEED=7 SCHEDULES=200 D
 		--schedules $(or $(SCHEDULES),200) $(if $(ONLY),--only $(ONLY)) $(if $(MESSAGES),--messages $(MESSAGES))
 
 .PHONY: test-system
-test-system: ## what needs root or much: firewalls, hostile networks, proxies, promtool (says what it skips)
+test-system: needs ## what needs root or more packages: firewalls, proxies, metrics, and the .deb under a real systemd (says what it skips)
 	tests/install-needs --system || echo 'test-system: not all that it uses could be installed; what is missing is skipped'
 	$(CARGO) test --locked --test system
 	OUTBOXD_PROMTOOL=$$(tests/promtool) tests/with-postgres $(CARGO) test --locked --test it -- --ignored promtool_
+	tests/system/package || [ $$? -eq 77 ]
 
 .PHONY: test-matrix
 test-matrix: needs ## every test with PostgreSQL 14 to 18 one after the other (needs npm; MAJORS="14 18" for some)

@@ -67,7 +67,7 @@ impl Admin {
     /// Serves what the configuration says. An address that is listened on already stays open.
     pub(super) fn assign(&mut self, config: &Config) -> anyhow::Result<()> {
         let Some(settings) = &config.admin else {
-            self.open = None;
+            self.leave();
             self.assignment.send_replace(None);
             return Ok(());
         };
@@ -75,6 +75,7 @@ impl Admin {
             let bound = Bound::bind(&settings.listen)
                 .with_context(|| format!("could not listen for admin pages on {}", settings.listen))?;
             info!(address = %settings.listen, "serving admin pages");
+            self.leave();
             self.open = Some((settings.listen.clone(), Arc::new(bound)));
         }
         if let Some((_, bound)) = &self.open {
@@ -93,6 +94,21 @@ impl Admin {
         if let Err(fault) = self.assign(config) {
             error!("the admin pages stay where they were: {fault:#}");
         }
+    }
+}
+
+impl Admin {
+    fn leave(&mut self) {
+        if let Some((_, bound)) = self.open.take() {
+            bound.leave();
+        }
+    }
+}
+
+impl Drop for Admin {
+    /// The process may end before the thread hears of it.
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::AdminListen;
 use crate::daemon::listener::Socket;
@@ -13,10 +14,16 @@ use crate::daemon::listener::Socket;
 /// For the daemon's user and group: a scraper of another user joins the group.
 const MODE: u32 = 0o660;
 
-/// Open until it is dropped; a file is then removed.
+/// Open until it is dropped; a file is removed then, or earlier.
 pub(super) enum Bound {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, SocketFile),
+}
+
+/// Removed once: whoever comes next may have made it anew.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    is_there: AtomicBool,
 }
 
 impl Bound {
@@ -31,8 +38,16 @@ impl Bound {
                 let listener = bind_file(path)?;
                 listener.set_nonblocking(true)?;
                 fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
-                Ok(Bound::Unix(listener, path.clone()))
+                let file = SocketFile { path: path.clone(), is_there: AtomicBool::new(true) };
+                Ok(Bound::Unix(listener, file))
             }
+        }
+    }
+
+    /// Nobody comes here any more, though it may be open for a moment yet.
+    pub(super) fn leave(&self) {
+        if let Bound::Unix(_, file) = self {
+            file.remove();
         }
     }
 
@@ -47,12 +62,18 @@ impl Bound {
     }
 }
 
-impl Drop for Bound {
-    fn drop(&mut self) {
-        if let Bound::Unix(_, path) = self {
+impl SocketFile {
+    fn remove(&self) {
+        if self.is_there.swap(false, Ordering::AcqRel) {
             // What cannot be removed is taken over by the next start.
-            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 
