@@ -153,6 +153,7 @@ async fn the_drop_in_for_systemd_allows_the_list_and_who_posts_receipts() {
         [
             "[Service]",
             "IPAddressDeny=any",
+            "IPAddressAllow=",
             "IPAddressAllow=localhost",
             "IPAddressAllow=192.0.2.10",
             "IPAddressAllow=192.0.2.20",

@@ -18,6 +18,8 @@ pub(super) fn drop_in(config: &Config, openings: &[Opening], path: &Path) -> Res
          # when this was made: make it anew when one moves.\n\
          [Service]\n\
          IPAddressDeny=any\n\
+         # the unit's own list would be added to this one\n\
+         IPAddressAllow=\n\
          # this host itself\n\
          IPAddressAllow=localhost\n",
         shown(path)
