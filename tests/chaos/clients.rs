@@ -163,7 +163,8 @@ impl<'a> App<'a> {
                 recipient = format!("+35389{:07}", self.number as u64 * 1_000_000 + n);
             }
             3 if !plain => (wish, expires_s) = (Wish::SentOrExpired, Some(1.5)),
-            4 | 5 if !plain => expires_s = Some(3600.0),
+            // Longer than from the farthest step of a clock backwards to the farthest forwards.
+            4 | 5 if !plain => expires_s = Some(3.0 * 3600.0),
             6..=12 if !plain => {
                 ahead_s = f64::from(u32::try_from(random.between(200, 3000)).unwrap()) / 1000.0;
             }
