@@ -94,9 +94,18 @@ fn set_aside(books: &mut Books) {
     books.receipts_came = false;
 }
 
+/// As through Kannel without receipts.
+fn nameless(books: &mut Books) {
+    books.receipts_came = false;
+    for sent in &mut books.sent {
+        sent.via = "kannel".to_owned();
+        sent.reference = String::new();
+    }
+}
+
 fn check_comparison(wrong: &mut Vec<String>) {
     type Falsify = fn(&mut Books);
-    let cases: [(&str, Option<Breach>, Falsify); 21] = [
+    let cases: [(&str, Option<Breach>, Falsify); 23] = [
         ("books in order", None, |_| {}),
         ("a row is gone", Some(Breach::Lost), |books| books.rows.clear()),
         ("it was never sent", Some(Breach::Lost), |books| books.sent.clear()),
@@ -131,6 +140,18 @@ fn check_comparison(wrong: &mut Vec<String>) {
             books.written[0].1.wish = Wish::SentOrExpired;
             books.receipts_came = false;
             books.most_unknown = 1;
+        }),
+        ("the same through a gateway that is given no reference", None, |books| {
+            books.given_up.push(GivenUp { id: 1, reference: books.rows[0].reference.clone() });
+            books.rows[0].status = "expired".to_owned();
+            books.written[0].1.wish = Wish::SentOrExpired;
+            nameless(books);
+            books.most_unknown = 1;
+        }),
+        ("through such a gateway sent, expired, and never given up", Some(Breach::Wrong), |books| {
+            books.rows[0].status = "expired".to_owned();
+            books.written[0].1.wish = Wish::SentOrExpired;
+            nameless(books);
         }),
         ("lost with its primary", None, |books| {
             books.written[0].1.fate = Fate::LostPerhaps;
