@@ -216,7 +216,8 @@ impl Health {
     /// A person says go on. `under_way`: what the gateway has not answered yet.
     pub fn resume(&mut self, under_way: impl Iterator<Item = MessageId>) {
         if self.refuses() {
-            self.left_before.extend(under_way);
+            // In place of older ones, of which some may never be answered: what still may be is among these.
+            self.left_before = under_way.collect();
         }
         self.state = State::Open;
         self.failures = 0;
