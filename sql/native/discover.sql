@@ -2,8 +2,8 @@
 -- Due rows of one lane in queue order, after one position and up to another.
 -- $1 lane text, $2 $3 read after this (send_after, id), $4 $5 read up to this (send_after, id),
 -- $6 gateways text[] whose own rows are left out, $7 limit bigint
--- Columns: as OutboxRow in src/message.rs, with whether expires_at has passed (NULL: it has none), the seconds since due,
--- and created_at.
+-- Columns: as OutboxRow in src/message.rs, with whether expires_at has passed (NULL: it has none), the database's
+-- clock, and created_at.
 -- Over-long texts come cut, and are refused by their length.
 -- Locks: none. Called by dispatch.
 SELECT
@@ -19,7 +19,7 @@ SELECT
     CASE WHEN pg_column_size(o.params) > 24576 THEN '"more than 24 KiB"' ELSE o.params::text END,
     left(o.sender, 200),
     left(o.gateway, 200),
-    extract(epoch FROM now())::double precision - extract(epoch FROM o.send_after)::double precision,
+    now(),
     o.created_at
 FROM sms.outbox AS o
 WHERE o.queued

@@ -47,7 +47,7 @@ WITH incoming AS (
                 WHERE a.message_id = o.id AND a.row_made = o.created_at AND a.gateway_ref = i.gateway_ref
             )
         )
-    WHERE outboxd.expect_timeline($14)
+    WHERE (SELECT outboxd.expect_timeline($14))
     -- The same order everywhere: two daemons that are given the same repetitions must not wait for each other.
     ORDER BY i.fingerprint
     ON CONFLICT (fingerprint) DO NOTHING

@@ -19,7 +19,7 @@ WITH refused AS (
     FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::text[], $5::text[])
         AS r(id, attempt, nonce, gateway_ref, error)
     WHERE o.id = r.id
-        AND outboxd.expect_timeline($6)
+        AND (SELECT outboxd.expect_timeline($6))
         -- CASE: see processed.
         AND CASE WHEN (
             (o.gateway_ref = r.gateway_ref AND o.status IN ('unknown', 'accepted'))

@@ -20,7 +20,7 @@ SET status = r.status,
 FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
     AS r(id, attempt, nonce, gateway_ref, status, error_code, error)
 WHERE o.id = r.id
-    AND outboxd.expect_timeline($8)
+    AND (SELECT outboxd.expect_timeline($8))
     AND outboxd.may_become(o.status, r.status)
     -- CASE: from the bare alternatives the planner would conclude which states a row may have, expect none of them, and
     -- read the whole table in search of one.

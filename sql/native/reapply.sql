@@ -24,7 +24,7 @@ FROM unnest($1::bigint[], $2::timestamptz[], $3::integer[], $4::text[], $5::text
     AS r(id, created_at, attempts, status, gateway, gateway_ref)
 WHERE o.id = r.id
     AND o.created_at = r.created_at
-    AND outboxd.expect_timeline($7)
+    AND (SELECT outboxd.expect_timeline($7))
     AND (
         (
             o.attempts < r.attempts

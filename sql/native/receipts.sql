@@ -26,7 +26,7 @@ SET status = r.status,
 FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[])
     AS r(id, attempt, nonce, gateway_ref, status, note)
 WHERE o.id = r.id
-    AND outboxd.expect_timeline($7)
+    AND (SELECT outboxd.expect_timeline($7))
     AND outboxd.may_become(o.status, r.status)
     AND (
         (o.gateway_ref = r.gateway_ref AND (r.status = 'delivered' OR o.status NOT IN ('queued', 'cancelled')))

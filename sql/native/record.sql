@@ -52,7 +52,7 @@ SET status = CASE WHEN outboxd.was_told(o.status, o.gateway_ref, r.gateway_ref) 
 FROM result AS r
 WHERE o.id = r.id
     AND (r.row_made IS NULL OR o.created_at = r.row_made)
-    AND outboxd.expect_timeline($17)
+    AND (SELECT outboxd.expect_timeline($17))
     AND (
         (
             o.status IN ('queued', 'cancelled')

@@ -33,7 +33,8 @@ pub fn start(tasks: &mut JoinSet<()>, attempt: Attempt, events: mpsc::Sender<Eve
         async move {
             let Attempt { index, gateway, gate, message, metrics } = attempt;
             let begun = clock::now();
-            let sending = AssertUnwindSafe(gateway.send(&message, &gate)).catch_unwind();
+            // Boxed: a task's future is copied a dozen times on its way to the scheduler, and this one is kilobytes long.
+            let sending = Box::pin(AssertUnwindSafe(gateway.send(&message, &gate)).catch_unwind());
             let verdict = sending.await.unwrap_or_else(|_| {
                 error!(message_id = message.id.0, "sending panicked; please report this");
                 Verdict::Unknown {

@@ -4,7 +4,7 @@
 //!
 //! Invariants:
 //! - A message is held at most once ([`Plan::is_known`]), from the page it was read with until its result is recorded.
-//! - Memory is bounded: at most `lookahead` ready rows a gateway and lane, at most `limit` under way a gateway, and in
+//! - Memory is bounded: at most `lookahead` ready rows a gateway and lane, at most `limit` and its stretch under way a gateway, and in
 //!   each lane `MOST_SET_ASIDE` rows and the pages under way set aside.
 //! - Two reads a lane are under way at most, and one far read in all: they must leave connections to waves and results.
 //! - What does not fit is not forgotten: `restart` marks where a gateway's rows must be read again.
@@ -27,6 +27,8 @@ pub type GatewayIndex = usize;
 
 /// Rows read at once.
 const PAGE: usize = 1000;
+/// So many rows that wait for a wave keep it busy for longer than it takes to look for more.
+const BACKLOG: usize = PAGE / 4;
 /// Rows of a lane that are set aside at once: a million poison rows must not fill the memory, nor stop other lanes.
 const MOST_SET_ASIDE: usize = 2 * PAGE;
 /// Of four places, bulk gets one while normal waits too.
@@ -65,6 +67,8 @@ struct GatewayPlan {
     /// Messages in a wave whose result is not recorded yet.
     under_way: usize,
     limit: usize,
+    /// How many more than `limit` may be under way for now.
+    stretch: usize,
     ready: [VecDeque<Ready>; 3],
     /// Places that went to normal or bulk while both waited, since bulk had its last one.
     since_bulk: usize,
@@ -124,6 +128,7 @@ impl Plan {
                     open: true,
                     under_way: 0,
                     limit: *limit,
+                    stretch: 0,
                     ready: Default::default(),
                     since_bulk: 0,
                     restart: [None; 3],
@@ -294,10 +299,15 @@ impl Plan {
         self.cursors[read.lane.index()].came_back(read)
     }
 
+    /// So many more messages than its limit may be under way at a gateway for now.
+    pub fn stretch(&mut self, gateway: GatewayIndex, more: usize) {
+        self.gateways[gateway].stretch = more;
+    }
+
     /// How many messages may join a wave of this gateway now.
     pub fn room_for_wave(&self, gateway: GatewayIndex) -> usize {
         let plan = &self.gateways[gateway];
-        if plan.open { plan.limit.saturating_sub(plan.under_way) } else { 0 }
+        if plan.open { (plan.limit + plan.stretch).saturating_sub(plan.under_way) } else { 0 }
     }
 
     pub fn has_ready(&self, gateway: GatewayIndex) -> bool {
@@ -309,6 +319,11 @@ impl Plan {
         self.gateways[gateway].ready[lane.index()].len()
     }
 
+    /// More waits for a wave than goes out between two looks at the table.
+    pub fn has_backlog(&self) -> bool {
+        self.gateways.iter().flat_map(|gateway| &gateway.ready).any(|queue| queue.len() >= BACKLOG)
+    }
+
     /// Takes up to `room` messages: urgent first; bulk gets a quarter of what is left while normal waits too, and
     /// the two together never take the places that are kept free for urgent ones.
     pub fn take_for_wave(&mut self, gateway: GatewayIndex, room: usize) -> Vec<Ready> {
@@ -316,7 +331,7 @@ impl Plan {
         // With two places or less, keeping one free would halve what a gateway can do.
         let reserve = if plan.limit > 2 { plan.limit.div_ceil(8) } else { 0 };
         let urgent = room.min(plan.ready[Lane::Urgent.index()].len());
-        let free = plan.limit.saturating_sub(plan.under_way + urgent);
+        let free = (plan.limit + plan.stretch).saturating_sub(plan.under_way + urgent);
         let rest = (room - urgent).min(free.saturating_sub(reserve));
         let (normal, bulk) = plan.share(rest);
         let mut taken = Vec::with_capacity(urgent + normal + bulk);

@@ -23,6 +23,10 @@ use crate::store::{Store, StoreError};
 
 /// Most results in one statement.
 const BATCH: usize = 1000;
+/// After a flush of so many, results come so fast that the next one pays for waiting a moment: a flush costs a commit,
+/// however few it writes. Messages whose results wait keep their places, so it must be a moment only.
+const BUSY: usize = 25;
+const GATHERING: Duration = Duration::from_millis(1);
 /// A row that somebody has locked is tried again after this.
 const LOCKED_PAUSE: Duration = Duration::from_millis(250);
 /// Results that wait for somebody's lock for longer are worth a word.
@@ -103,6 +107,8 @@ pub struct Recorder {
     complaints: Complaints,
     finished: Vec<WaveKey>,
     finished_since: Option<Moment>,
+    /// The last flush was a busy one.
+    gathers: bool,
     trouble: Option<Trouble>,
 }
 
@@ -128,6 +134,7 @@ impl Recorder {
             complaints: Complaints::default(),
             finished: Vec::new(),
             finished_since: None,
+            gathers: false,
             trouble: None,
         }
     }
@@ -139,6 +146,9 @@ impl Recorder {
         let mut open = true;
         loop {
             at_work.gets_on();
+            if std::mem::take(&mut self.gathers) && open {
+                tokio::time::sleep(GATHERING).await;
+            }
             let now = clock::now();
             self.bring_back(now);
             let ready = self.has_work(now) && self.trouble.as_ref().is_none_or(|t| t.until <= now);
@@ -259,6 +269,7 @@ impl Recorder {
                     self.complaints.are_over(RECORD.name);
                     info!("results are being written again");
                 }
+                self.gathers = outlines.len() >= BUSY;
                 // Also what did not fit or was locked: it was sent all the same.
                 self.life.memory.results.remember(facts, clock::now());
                 self.account(recorded, &outlines, &positions).await;

@@ -20,6 +20,8 @@ use crate::store::{Store, StoreError};
 
 /// Between two looks while rows keep coming.
 const BUSY_TICK: Duration = Duration::from_millis(3);
+/// The same while more rows wait in memory than can be sent by then: looking costs what sending could use.
+const BACKLOG_TICK: Duration = Duration::from_millis(10);
 /// Between two looks while falling asleep: the doorbell rings already, except for transactions that began before, whose
 /// rows must not wait for long either.
 const FALLING_TICK: Duration = Duration::from_millis(30);
@@ -29,10 +31,13 @@ const SETTLE_TICK: Duration = Duration::from_millis(100);
 const SLEEP_RETRY: Duration = Duration::from_secs(1);
 /// Longest pause between two looks while notifications do not come through.
 const DEAF_TICK: Duration = Duration::from_millis(200);
-/// No new row for this long: let the doorbell ring instead.
+/// No new row, or only few, for this long: let the doorbell ring instead.
 const QUIET_BEFORE_SLEEP: Duration = Duration::from_millis(300);
 /// So many new rows within [`RUSH_WINDOW`] make polling cheaper for the application than ringing.
 const RUSH: usize = 50;
+/// Fewer than so many are few: being rung for each is sooner than the next look, and cheaper than looking hundreds of times
+/// a second. Between the two, it stays as it is.
+const FEW: usize = 10;
 const RUSH_WINDOW: Duration = Duration::from_millis(100);
 /// The register is believed for so many polls: if the daemon dies, the doorbell falls silent after that.
 const REGISTER_POLLS: u32 = 3;
@@ -86,6 +91,8 @@ pub struct Wakefulness {
     next_poll: Moment,
     tick: Duration,
     last_new: Moment,
+    /// When more than a few had come.
+    last_many: Moment,
     rush_since: Moment,
     rush: usize,
     /// Before this, falling asleep is not tried.
@@ -104,6 +111,7 @@ impl Wakefulness {
             next_poll: now,
             tick: BUSY_TICK,
             last_new: now,
+            last_many: now,
             rush_since: now,
             rush: 0,
             sleep_from: now,
@@ -138,22 +146,25 @@ impl Wakefulness {
         true
     }
 
-    /// New rows were found by a look.
-    pub fn found(&mut self, new: usize, now: Moment) {
+    /// New rows were found by a look. `backlog`: there is enough to send without them.
+    pub fn found(&mut self, new: usize, backlog: bool, now: Moment) {
         if new == 0 {
             return;
         }
         self.last_new = now;
-        self.tick = BUSY_TICK;
+        self.tick = if backlog { BACKLOG_TICK } else { BUSY_TICK };
         if matches!(self.mode, Mode::Awake) {
             // The next look was planned while it was quiet, perhaps for seconds later.
-            self.next_look = self.next_look.min(now + BUSY_TICK);
+            self.next_look = self.next_look.min(now + self.tick);
         }
         if now.since(self.rush_since) > RUSH_WINDOW {
             self.rush_since = now;
             self.rush = 0;
         }
         self.rush += new;
+        if self.rush >= FEW {
+            self.last_many = now;
+        }
     }
 
     /// How a try to fall asleep ended.
@@ -220,7 +231,8 @@ impl Wakefulness {
             }
             Mode::Awake => {
                 let quiet = now.since(self.last_new) > QUIET_BEFORE_SLEEP;
-                if quiet && self.doorbell && self.ears && self.sleep_from <= now {
+                let few = now.since(self.last_many) > QUIET_BEFORE_SLEEP;
+                if few && self.doorbell && self.ears && self.sleep_from <= now {
                     let falling = Falling { believed, given_up: Arc::new(AtomicBool::new(false)) };
                     self.mode = Mode::Falling(falling.clone());
                     self.sleep_from = now + SLEEP_RETRY;

@@ -33,6 +33,8 @@ pub struct DueRow {
     /// Whether its own `expires_at` has passed; `None`: it has none.
     pub expired: Option<bool>,
     pub due_for: Duration,
+    /// The database's clock when it was read, in its own microseconds.
+    pub clock_us: i64,
 }
 
 /// Identity of a wave: the epoch it was committed under, and its number there.
@@ -187,7 +189,12 @@ impl Store {
 
 fn due_row(lane: Lane, row: &tokio_postgres::Row) -> Result<DueRow, StoreError> {
     let send_after: Timestamp = column(DISCOVER, row, 2)?;
-    let due_for: f64 = column::<Option<f64>>(DISCOVER, row, 12)?.unwrap_or(0.0);
+    let clock: Timestamp = column(DISCOVER, row, 12)?;
+    let due_for_us = match send_after {
+        // `-infinity` means "at once" to whoever writes it, not "too late since ever".
+        Timestamp::BEFORE_EVERYTHING => 0,
+        Timestamp(us) => clock.0.saturating_sub(us),
+    };
     Ok(DueRow {
         row: OutboxRow {
             id: MessageId(column(DISCOVER, row, 0)?),
@@ -205,15 +212,20 @@ fn due_row(lane: Lane, row: &tokio_postgres::Row) -> Result<DueRow, StoreError> 
             gateway: column(DISCOVER, row, 11)?,
         },
         expired: column(DISCOVER, row, 3)?,
-        // `-infinity` means "at once" to whoever writes it, not "too late since ever".
-        due_for: Duration::try_from_secs_f64(due_for).unwrap_or_default(),
+        due_for: Duration::from_micros(u64::try_from(due_for_us).unwrap_or(0)),
+        clock_us: clock.0,
     })
 }
 
 /// PostgreSQL's own count of microseconds since 2000; the extremes are its infinities. Never converted, only
 /// compared and given back, so that no time an application may write can overflow.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Timestamp(pub(super) i64);
+
+impl Timestamp {
+    /// `-infinity`.
+    const BEFORE_EVERYTHING: Timestamp = Timestamp(i64::MIN);
+}
 
 impl<'a> FromSql<'a> for Timestamp {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {

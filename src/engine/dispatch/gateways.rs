@@ -34,12 +34,42 @@ pub(super) struct GatewayRun {
     pub(super) launch: VecDeque<Outgoing>,
     /// Requests under way.
     pub(super) running: usize,
+    pub(super) answers: Answers,
     /// What `outboxd.gateway` says, so that it is written on change only.
     pub(super) shown: &'static str,
     pub(super) shows: Shows,
     pub(super) metrics: Arc<GatewayMetrics>,
     open: Arc<AtomicBool>,
     lease: Arc<Lease>,
+}
+
+/// How fast a gateway answers.
+#[derive(Debug)]
+pub(super) struct Answers {
+    since: Moment,
+    count: u32,
+    in_a_commit: usize,
+}
+
+impl Answers {
+    /// What a commit takes, with some to spare.
+    const COMMIT: Duration = Duration::from_millis(5);
+    /// Counted for so long at least.
+    const COUNTED: Duration = Duration::from_millis(20);
+
+    fn new(now: Moment) -> Answers {
+        Answers { since: now, count: 0, in_a_commit: 0 }
+    }
+
+    pub(super) fn one_more(&mut self, now: Moment) {
+        self.count += 1;
+        let counted = now.since(self.since);
+        if counted >= Answers::COUNTED {
+            let commits = counted.as_micros() / Answers::COMMIT.as_micros();
+            self.in_a_commit = usize::try_from(u128::from(self.count) / commits.max(1)).unwrap_or(0);
+            (self.since, self.count) = (now, 0);
+        }
+    }
 }
 
 /// Keeps what people are shown of one thing in order: each writing is a task of its own, and the last word must not
@@ -145,12 +175,26 @@ impl GatewayRun {
             committing: false,
             launch: VecDeque::new(),
             running: 0,
+            answers: Answers::new(now),
             shown: "",
             shows: Shows::default(),
             metrics,
             open,
             lease: Arc::clone(lease),
         }
+    }
+
+    /// How many messages may be put in a wave before those of earlier waves have been answered: as many as may be under
+    /// way wait for their turn while the next wave is committed, and with a quick gateway those that it will answer
+    /// meanwhile.
+    pub(super) fn room_ahead(&self) -> usize {
+        (self.concurrency * 2 + self.quick()).saturating_sub(self.running + self.launch.len())
+    }
+
+    /// How many more messages than usual may be ahead, and how many more may wait to be recorded: what the gateway answers
+    /// in the time of a commit. None for a slow one: they would only be more to be unknown after a crash.
+    pub(super) fn quick(&self) -> usize {
+        self.answers.in_a_commit.min(self.concurrency)
     }
 
     /// Asked by a request of this epoch as its first byte is about to leave.

@@ -69,8 +69,7 @@ impl Dispatch {
         let page =
             PageEnd { last: rows.last().map(|due| due.row.position()), full: rows.len() >= read.limit, cost };
         if let Some(due) = rows.last() {
-            let age = i64::try_from(due.due_for.as_micros()).unwrap_or(0);
-            self.plan.set_database_time(due.row.send_after_us.saturating_add(age), now);
+            self.plan.set_database_time(due.clock_us, now);
         }
         // A term that ended meanwhile took the plan's memory with it: then these rows are nobody's.
         let held_before = self.plan.held();
@@ -86,7 +85,7 @@ impl Dispatch {
         if new > 0 {
             debug!(lane = %read.lane, kind = ?read.kind, rows = new, ?cost, "read");
         }
-        self.wakefulness.found(new, now);
+        self.wakefulness.found(new, self.plan.has_backlog(), now);
         self.clockwork.rows_came();
         self.plan.page_read(read, page, now);
     }

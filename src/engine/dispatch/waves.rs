@@ -13,7 +13,7 @@ use crate::engine::lead::random_bits;
 use crate::engine::plan::{GatewayIndex, Ready};
 use crate::engine::record::Job;
 use crate::engine::{Event, WaveName};
-use crate::message::{CreatedAt, MessageId, Nonce, NotifyRef, Status};
+use crate::message::{CreatedAt, Lane, MessageId, Nonce, NotifyRef, Status};
 use crate::metrics::WaveResult;
 use crate::store::failover::Fact;
 use crate::store::queue::{self, WaveEntry, WaveIntent, WaveKey, WaveOutcome};
@@ -33,8 +33,11 @@ impl Dispatch {
             if run.committing || !run.health.is_open() || !self.plan.has_ready(index) {
                 continue;
             }
-            let room = self.plan.room_for_wave(index).min(run.pace.available(now)).min(WAVE);
-            if room == 0 {
+            self.plan.stretch(index, 2 * run.quick());
+            let room = self.plan.room_for_wave(index).min(run.room_ahead()).min(run.pace.available(now)).min(WAVE);
+            // A wave costs a commit, however small it is. While others still wait for their turn, it may grow.
+            let may_grow = !run.launch.is_empty() && self.plan.ready_in(index, Lane::Urgent) == 0;
+            if room == 0 || (may_grow && room < run.concurrency) {
                 continue;
             }
             let taken = self.plan.take_for_wave(index, room);

@@ -99,14 +99,34 @@ fn sleep_needs_ears_and_a_doorbell() {
 }
 
 #[test]
-fn it_stays_awake_while_rows_keep_coming() {
+fn it_stays_awake_while_many_rows_come() {
     let mut run = Run::new(true, true);
-    for _ in 0..100 {
-        run.wakefulness.found(1, run.now);
-        run.go(ms(100));
+    for _ in 0..1000 {
+        run.wakefulness.found(2, false, run.now);
+        run.go(ms(10));
     }
     assert!(run.falling.is_empty());
     assert!(run.longest_pause_between_looks() <= ms(3), "{:?}", run.longest_pause_between_looks());
+}
+
+#[test]
+fn rows_that_come_one_by_one_let_it_fall_asleep() {
+    let mut run = Run::new(true, true);
+    for _ in 0..10 {
+        run.wakefulness.found(1, false, run.now);
+        run.go(ms(50));
+    }
+    assert_eq!(run.falling.len(), 1, "being rung for each is sooner than the next look");
+}
+
+#[test]
+fn it_looks_less_often_while_enough_waits_to_be_sent() {
+    let mut run = Run::new(true, true);
+    for _ in 0..100 {
+        run.wakefulness.found(2, true, run.now);
+        run.go(ms(10));
+    }
+    assert!((95..=105).contains(&run.looks.len()), "{} looks in a second", run.looks.len());
 }
 
 #[test]
@@ -178,11 +198,11 @@ fn a_rush_wakes_it_and_silences_the_doorbell() {
     run.go(Duration::from_secs(1));
     run.awake.clear();
     for _ in 0..49 {
-        run.wakefulness.found(1, run.now);
+        run.wakefulness.found(1, false, run.now);
         run.act();
     }
     assert!(run.awake.is_empty(), "49 rows are no rush");
-    run.wakefulness.found(1, run.now);
+    run.wakefulness.found(1, false, run.now);
     run.act();
     assert_eq!(run.awake, [run.now]);
     run.looks.clear();
@@ -196,7 +216,7 @@ fn rows_that_come_slowly_leave_it_asleep() {
     run.fall_asleep();
     run.awake.clear();
     for _ in 0..200 {
-        run.wakefulness.found(1, run.now);
+        run.wakefulness.found(1, false, run.now);
         run.go(ms(50));
     }
     assert!(run.awake.is_empty());
@@ -207,7 +227,7 @@ fn a_rush_while_it_falls_asleep_wakes_it_and_the_old_try_counts_no_more() {
     let mut run = Run::new(true, true);
     run.go(ms(400));
     let old = run.falling[0].1.clone();
-    run.wakefulness.found(50, run.now);
+    run.wakefulness.found(50, false, run.now);
     run.act();
     assert!(old.is_given_up(), "it would go on telling the doorbell to ring");
     assert_eq!(run.awake.last(), Some(&run.now));
@@ -283,11 +303,11 @@ fn without_a_doorbell_it_backs_off_to_the_poll_interval_and_comes_back_at_once()
     assert!(run.looks.len() <= 40, "{} looks in a minute", run.looks.len());
     assert!(run.longest_pause_between_looks() <= POLL + ms(1));
     assert!(run.awake.is_empty() && run.asleep.is_empty(), "there is no register");
-    run.wakefulness.found(1, run.now);
+    run.wakefulness.found(1, false, run.now);
     run.looks.clear();
     run.go(POLL);
     run.looks.clear();
-    run.wakefulness.found(1, run.now);
+    run.wakefulness.found(1, false, run.now);
     run.go(ms(200));
     assert!(run.looks.len() >= 60, "{} looks in 200 ms", run.looks.len());
 }
