@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::{sleep, timeout};
+use tracing::trace;
 
 use crate::config::Secret;
 use crate::gateway::answer::Answer;
@@ -21,6 +22,8 @@ use crate::gateway::{Deferral, Prepared};
 use crate::message::Outgoing;
 use crate::verdict::{DeferCause, Verdict};
 
+/// Log target of a message's way, as the engine has it.
+const WAY: &str = "outboxd::way";
 /// The client's own connect timeout comes first and explains itself better; this is the net below it.
 const CONNECT_SLACK: Duration = Duration::from_secs(1);
 
@@ -87,7 +90,10 @@ impl Sender {
             tokio::select! {
                 biased;
                 ended = &mut exchange => Some(Ended::With(ended)),
-                () = departure.asked() => None,
+                () = departure.asked() => {
+                    trace!(target: WAY, message_id = message.id.0, "left");
+                    None
+                }
                 () = sleep(patience) => Some(Ended::TooLate),
             }
         } else {

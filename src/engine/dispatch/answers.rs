@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use crate::clock::Moment;
-use crate::engine::Event;
 use crate::engine::dispatch::gateways::Showing;
 use crate::engine::dispatch::{Cooling, Dispatch};
 use crate::engine::plan::GatewayIndex;
 use crate::engine::record::Done;
+use crate::engine::{Event, WAY};
 use crate::gateway::ProbeFailure;
 use crate::message::{MessageId, Status};
 use crate::policy::{Change, PauseEnd, State};
@@ -131,6 +131,7 @@ impl Dispatch {
 
     pub(super) fn recorded(&mut self, done: Vec<Done>, now: Moment) {
         for Done { id, queued_again } in done {
+            trace!(target: WAY, message_id = id.0, "recorded");
             let flight = self.flights.remove(&id);
             if let (Some(position), Some(pause)) = (queued_again, flight.as_ref().and_then(|f| f.pause)) {
                 self.plan.cool(id);

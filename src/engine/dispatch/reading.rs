@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, trace};
 
 use crate::clock::Moment;
 use crate::compose::{Composer, Templates};
-use crate::engine::Event;
 use crate::engine::dispatch::{Dispatch, Judged, TemplateState};
 use crate::engine::plan::{PageEnd, Read, Ready};
+use crate::engine::{Event, WAY};
 use crate::message::{AttemptNo, Lane, Status, TemplateRow};
 use crate::store::StoreError;
 use crate::store::queue::{self, Discover, DueRow};
@@ -135,6 +135,7 @@ impl Dispatch {
         });
         match composed {
             Ok((gateway, draft)) => {
+                trace!(target: WAY, message_id = row.id.0, "read");
                 let ready = Ready {
                     id: row.id,
                     version: row.version,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
 use crate::clock::Moment;
 use crate::engine::deliver::{self, Attempt};
@@ -12,7 +12,7 @@ use crate::engine::dispatch::{Dispatch, Flight, Judged, answers};
 use crate::engine::lead::random_bits;
 use crate::engine::plan::{GatewayIndex, Ready};
 use crate::engine::record::Job;
-use crate::engine::{Event, WaveName};
+use crate::engine::{Event, WAY, WaveName};
 use crate::message::{CreatedAt, MessageId, Nonce, NotifyRef, Status};
 use crate::metrics::WaveResult;
 use crate::store::failover::Fact;
@@ -46,6 +46,9 @@ impl Dispatch {
 
     fn commit(&mut self, index: GatewayIndex, taken: Vec<Ready>, now: Moment) {
         let Some(term) = &mut self.term else { return };
+        for ready in &taken {
+            trace!(target: WAY, message_id = ready.id.0, "taken");
+        }
         let key = WaveKey { epoch: term.epoch, seq: term.next_seq };
         term.next_seq += 1;
         let run = &mut self.gateways[index];
@@ -169,6 +172,7 @@ impl Dispatch {
     }
 
     fn take_off(&mut self, index: GatewayIndex, wave: WaveName, ready: Ready, row_made: CreatedAt) {
+        trace!(target: WAY, message_id = ready.id.0, "in a wave");
         let attempt = ready.attempts + 1;
         let reference = NotifyRef { id: ready.id, nonce: wave.nonce, attempt };
         let gateway_ref = reference.encode();
