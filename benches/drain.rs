@@ -37,14 +37,14 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
     let mut index = report.figure("index_bytes_per_message", "B", 100.0, Better::Lower);
     index.says("growth of all indexes by one drained message, without VACUUM");
     for round in 1..=plan.rounds {
-        let hyper = per_second(plan.rows, loops(site, plan.rows, Loop::Hyper).await);
+        let (hyper, hyper_us) = loops(site, plan.rows, Loop::Hyper).await;
         let drained = outboxd(site, plan.rows).await;
-        let with_reqwest = per_second(plan.rows, loops(site, plan.rows, Loop::ReqwestAndWave).await);
+        let (with_reqwest, reqwest_us) = loops(site, plan.rows, Loop::ReqwestAndWave).await;
         let own = drained.per_second;
         println!(
             "drain {round}: bare {hyper:.0}/s, outboxd {own:.0}/s, reqwest and wave {with_reqwest:.0}/s; \
              PostgreSQL {:.1} µs, outboxd {:.1} µs, {:.0} bytes of WAL, {:.2} dead rows ({:.0} % of the updates HOT), \
-             {:.0} bytes of index a message",
+             {:.0} bytes of index a message; PostgreSQL for the loops {hyper_us:.1} and {reqwest_us:.1} µs",
             drained.postgres_us,
             drained.daemon_us,
             drained.wal_bytes,
@@ -144,9 +144,14 @@ pub(crate) async fn coalesce(site: &Site, plan: &Plan, report: &mut Report) {
     site.empty().await;
 }
 
-async fn loops(site: &Site, rows: u32, how: Loop) -> Duration {
+/// Messages a second, and microseconds of PostgreSQL for one.
+async fn loops(site: &Site, rows: u32, how: Loop) -> (f64, f64) {
     limit::queue(site, rows).await;
-    limit::drain(site, how).await
+    let server = site.cluster.pid();
+    let before = cpu(server, true);
+    let took = limit::drain(site, how).await;
+    let spent = cpu(server, true) - before;
+    (per_second(rows, took), spent.as_secs_f64() * 1e6 / f64::from(rows))
 }
 
 pub(crate) fn per_second(rows: u32, took: Duration) -> f64 {

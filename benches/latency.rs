@@ -91,7 +91,13 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
 async fn parts(site: &Site, daemon: &Daemon, seen: &Seen) -> Vec<(&'static str, Vec<f64>)> {
     site.until_nothing_is_queued().await;
     daemon.until_logged(seen.rows.len(), "recorded").await;
-    let told = steps_told(&daemon.log());
+    let log = daemon.log();
+    // Each reading for nothing makes a wave for nothing.
+    #[expect(clippy::cast_precision_loss, reason = "some thousand")]
+    let often =
+        log.lines().filter(|line| line.contains("TRACE read ")).count() as f64 / seen.rows.len() as f64;
+    println!("each message was read {often:.2} times");
+    let told = steps_told(&log);
     let mut parts: Vec<(&'static str, Vec<f64>)> = [
         "all, while it is logged",
         "commit",

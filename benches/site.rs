@@ -200,9 +200,12 @@ impl Site {
 
     /// What each of outboxd's statements has cost since: calls, and microseconds of execution, for one of so many messages.
     pub(crate) async fn statements(&self, messages: u32) -> Vec<String> {
-        let sql = "SELECT substring(query FROM '-- outboxd: (\\S+)'), sum(calls)::float8, \
-                          sum(total_exec_time)::float8 * 1000, sum(rows)::float8 \
-                   FROM pg_stat_statements WHERE query LIKE '-- outboxd:%' GROUP BY 1 ORDER BY 3 DESC LIMIT 6";
+        // From PostgreSQL 18 on, the comment with the statement's name is not kept.
+        let sql = "SELECT coalesce(substring(query FROM '-- outboxd: (\\S+)'), left(regexp_replace(query, '\\s+', ' ', 'g'), 40)), \
+                          sum(calls)::float8, sum(total_exec_time)::float8 * 1000, sum(rows)::float8 \
+                   FROM pg_stat_statements AS s JOIN pg_roles AS r ON r.oid = s.userid \
+                   WHERE pg_has_role(r.oid, 'outboxd_daemon', 'member') AND NOT r.rolsuper \
+                   GROUP BY 1 ORDER BY 3 DESC LIMIT 6";
         let rows = self.sql.query(sql, &[]).await.unwrap();
         let line = |row: &tokio_postgres::Row| {
             let (calls, us): (f64, f64) = (row.get(1), row.get(2));

@@ -34,9 +34,6 @@ use crate::store::listen::Heard;
 use crate::store::queue::{DueRow, WaveKey, WaveOutcome};
 use crate::verdict::Verdict;
 
-/// Log target of a message's way: a line at each step, at level TRACE. Who asks for it sees where the time goes.
-const WAY: &str = "outboxd::way";
-
 /// A wave and the nonce in its references: random, so that an id that is used again has other references.
 #[derive(Debug, Clone, Copy)]
 pub struct WaveName {

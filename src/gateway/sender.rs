@@ -20,10 +20,9 @@ use crate::gateway::egress::{ANSWER_BYTES, Egress, connect_failure, place_of, re
 use crate::gateway::protocol::Protocol;
 use crate::gateway::{Deferral, Prepared};
 use crate::message::Outgoing;
+use crate::telemetry::WAY;
 use crate::verdict::{DeferCause, Verdict};
 
-/// Log target of a message's way, as the engine has it.
-const WAY: &str = "outboxd::way";
 /// The client's own connect timeout comes first and explains itself better; this is the net below it.
 const CONNECT_SLACK: Duration = Duration::from_secs(1);
 

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use tracing::{debug, error, info, trace, warn};
 
 use crate::clock::Moment;
+use crate::engine::Event;
 use crate::engine::dispatch::gateways::Showing;
 use crate::engine::dispatch::{Cooling, Dispatch};
 use crate::engine::plan::GatewayIndex;
 use crate::engine::record::Done;
-use crate::engine::{Event, WAY};
 use crate::gateway::ProbeFailure;
 use crate::message::{MessageId, Status};
 use crate::policy::{Change, PauseEnd, State};
 use crate::store::record::Record;
+use crate::telemetry::WAY;
 use crate::verdict::{DeferCause, Verdict};
 
 /// Pauses in a row after which a person should know.

@@ -7,12 +7,13 @@ use tracing::{debug, trace};
 
 use crate::clock::Moment;
 use crate::compose::{Composer, Templates};
+use crate::engine::Event;
 use crate::engine::dispatch::{Dispatch, Judged, TemplateState};
 use crate::engine::plan::{PageEnd, Read, Ready};
-use crate::engine::{Event, WAY};
 use crate::message::{AttemptNo, Lane, Status, TemplateRow};
 use crate::store::StoreError;
 use crate::store::queue::{self, Discover, DueRow};
+use crate::telemetry::WAY;
 use crate::text::code;
 
 /// The row was due for too long to be sent without asking.

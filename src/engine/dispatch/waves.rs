@@ -12,13 +12,14 @@ use crate::engine::dispatch::{Dispatch, Flight, Judged, answers};
 use crate::engine::lead::random_bits;
 use crate::engine::plan::{GatewayIndex, Ready};
 use crate::engine::record::Job;
-use crate::engine::{Event, WAY, WaveName};
+use crate::engine::{Event, WaveName};
 use crate::message::{CreatedAt, MessageId, Nonce, NotifyRef, Status};
 use crate::metrics::WaveResult;
 use crate::store::failover::Fact;
 use crate::store::queue::{self, WaveEntry, WaveIntent, WaveKey, WaveOutcome};
 use crate::store::record::Fits;
 use crate::store::{Store, StoreError};
+use crate::telemetry::WAY;
 use crate::text::code;
 
 /// Most messages in one wave.
