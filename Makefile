@@ -77,10 +77,13 @@ demo: ## watch messages travel from INSERT to delivered on private servers (KEEP
 drain: needs release ## print how fast a queue drains on this machine, and what the daemon needs (figures, not a test)
 	tests/with-postgres tests/drain
 
+# With MAJORS="15 18" these versions of PostgreSQL one after the other, figures in target/bench/postgresql-<major>/.
+BENCH := $(CARGO) bench --locked --bench bench -- $(foreach part,$(PARTS),--part $(part)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	$(if $(ROWS),--rows $(ROWS)) $(if $(MANY),--many $(MANY)) $(if $(FINISHED),--finished $(FINISHED))
+
 .PHONY: bench
-bench: needs ## measure beside the machine's limit: drain, latency, late, inserters, lanes, size, flat (PARTS="drain latency" ROUNDS=5)
-	tests/with-postgres $(CARGO) bench --locked --bench bench -- $(foreach part,$(PARTS),--part $(part)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(ROWS),--rows $(ROWS)) $(if $(MANY),--many $(MANY)) $(if $(FINISHED),--finished $(FINISHED))
+bench: needs ## measure beside the machine's limit and a peer, into target/bench (PARTS="drain latency" ROUNDS=5 MAJORS="15 18")
+	$(if $(MAJORS),tests/matrix $(BENCH) --by-major,tests/with-postgres $(BENCH))
 
 .PHONY: receipt-flood
 receipt-flood: needs release ## print how many receipts a second are taken, and what sending loses (ROWS=1000000 CALLERS=256)

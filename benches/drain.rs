@@ -1,8 +1,10 @@
-//! Drain: so many queued rows through v2 to the sink, one recipient a request, turn by turn with the machine's limit.
+//! Drain: so many queued rows through v2 to the sink, one recipient a request, turn by turn with the machine's limit;
+//! then through the other dialects, and many recipients of one text in a request.
 //!
 //! outboxd is measured from its first request to its last recorded result, the loops from their first read to their
 //! last write: starting a program is not part of either.
 
+use std::process::Command;
 use std::time::Duration;
 
 use crate::Plan;
@@ -10,7 +12,10 @@ use crate::limit::{self, Loop};
 use crate::processes::{Moment, cpu, memory_mb};
 use crate::report::{Better, Report};
 use crate::site::Site;
-use crate::support::daemon::Daemon;
+
+/// Recipients of the campaign, and of one request.
+const CAMPAIGN: u32 = 100_000;
+const COALESCE: u32 = 1000;
 
 pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
     let mut bare = report.figure("drain_vs_bare", "ratio", 0.60, Better::Higher);
@@ -27,15 +32,25 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
     memory.says("largest resident memory of outboxd in that drain");
     let mut wal = report.figure("wal_bytes_per_message", "B", 1000.0, Better::Lower);
     wal.says("WAL written for one drained message, no full-page images");
+    let mut dead = report.figure("dead_tuples_per_message", "rows", 1.2, Better::Lower);
+    dead.says("row versions left behind by one drained message, in all tables");
+    let mut index = report.figure("index_bytes_per_message", "B", 100.0, Better::Lower);
+    index.says("growth of all indexes by one drained message, without VACUUM");
     for round in 1..=plan.rounds {
-        let hyper = per_second(plan.rows, loops(site, plan.rows, Loop::Hyper).await);
+        let (hyper, hyper_us) = loops(site, plan.rows, Loop::Hyper).await;
         let drained = outboxd(site, plan.rows).await;
-        let with_reqwest = per_second(plan.rows, loops(site, plan.rows, Loop::ReqwestAndWave).await);
+        let (with_reqwest, reqwest_us) = loops(site, plan.rows, Loop::ReqwestAndWave).await;
         let own = drained.per_second;
         println!(
             "drain {round}: bare {hyper:.0}/s, outboxd {own:.0}/s, reqwest and wave {with_reqwest:.0}/s; \
-             PostgreSQL {:.1} µs, outboxd {:.1} µs a message",
-            drained.postgres_us, drained.daemon_us
+             PostgreSQL {:.1} µs, outboxd {:.1} µs, {:.0} bytes of WAL, {:.2} dead rows ({:.0} % of the updates HOT), \
+             {:.0} bytes of index a message; PostgreSQL for the loops {hyper_us:.1} and {reqwest_us:.1} µs",
+            drained.postgres_us,
+            drained.daemon_us,
+            drained.wal_bytes,
+            drained.dead,
+            drained.hot * 100.0,
+            drained.index_bytes
         );
         for line in &drained.statements {
             println!("{line}");
@@ -47,16 +62,99 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
         rate.add(own);
         memory.add(drained.memory_mb);
         wal.add(drained.wal_bytes);
+        dead.add(drained.dead);
+        index.add(drained.index_bytes);
     }
-    report.take([bare, reqwest, postgres, daemon, rate, memory, wal]);
+    report.take([bare, reqwest, postgres, daemon, rate, memory, wal, dead, index]);
 }
 
-async fn loops(site: &Site, rows: u32, how: Loop) -> Duration {
+/// The other dialects beside v2: what a request and an answer of each cost.
+pub(crate) async fn dialects(site: &Site, plan: &Plan, report: &mut Report) {
+    let sink = site.sink.address;
+    let account = "username = \"bench\"\npassword = \"bench\"\napi_id = 1";
+    let dialects = [
+        ("drain_v1", format!("dialect = \"interactsms-v1\"\nurl = \"http://{sink}/v1\"\n{account}")),
+        (
+            "drain_v1_json",
+            format!("dialect = \"interactsms-v1-json\"\nurl = \"http://{sink}/v1-json\"\n{account}"),
+        ),
+        (
+            "drain_http",
+            format!(
+                "dialect = \"http\"\nurl = \"http://{sink}/http\"\n\
+                 form = {{ to = \"{{recipient}}\", from = \"{{sender}}\", text = \"{{text}}\", ref = \"{{ref}}\" }}\n\
+                 rule = [{{ status = 200, class = \"accepted\" }}]"
+            ),
+        ),
+    ];
+    let mut figures = dialects.each_ref().map(|(name, _)| report.figure(name, "ratio", 0.9, Better::Higher));
+    for figure in &mut figures {
+        figure.says("messages a second through this dialect / through v2");
+    }
+    for round in 1..=plan.rounds {
+        let v2 = outboxd(site, plan.rows).await.per_second;
+        for ((name, lines), figure) in dialects.iter().zip(&mut figures) {
+            let daemon = site.daemon_of_dialect(lines).await;
+            site.run("SELECT sms.hold('bench')").await;
+            site.queue(plan.rows).await;
+            let rate = per_second(plan.rows, drained(site, plan.rows).await);
+            drop(daemon);
+            println!("dialects {round}: {name} {rate:.0}/s, v2 {v2:.0}/s");
+            figure.add(rate / v2);
+        }
+    }
+    report.take(figures);
+}
+
+/// One text to very many, a thousand in a request.
+pub(crate) async fn coalesce(site: &Site, plan: &Plan, report: &mut Report) {
+    let schema = Command::new(env!("CARGO_BIN_EXE_outboxd")).args(["config", "schema"]).output().unwrap();
+    if !String::from_utf8_lossy(&schema.stdout).contains("\"coalesce\"") {
+        println!("coalesce: left out, for this outboxd has no `coalesce` in its configuration");
+        return;
+    }
+    let mut figure = report.figure("coalesced_per_s", "1/s", 60_000.0, Better::Higher);
+    figure.says("messages a second of 100,000 with one text, up to 1,000 in a v2 request");
+    site.sink.count_recipients();
+    for round in 1..=plan.rounds {
+        let daemon = site.daemon_with(&format!("coalesce = {COALESCE}\n")).await;
+        site.run("SELECT sms.hold('bench')").await;
+        site.queue_campaign(CAMPAIGN).await;
+        site.sink.count_recipients();
+        let (server, posts) = (site.cluster.pid(), site.sink.posts());
+        let (before, daemon_before) = (cpu(server, true), cpu(daemon.pid(), false));
+        // Its first request is a hundredth of all: here the wave before it is part of what is measured.
+        let begun = Moment::now();
+        site.run("SELECT sms.resume()").await;
+        while site.sink.recipients() < u64::from(CAMPAIGN) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        site.until_nothing_is_queued().await;
+        let rate = per_second(CAMPAIGN, Moment::now() - begun);
+        let each = |spent: Duration| spent.as_secs_f64() * 1e6 / f64::from(CAMPAIGN);
+        println!(
+            "coalesce {round}: {rate:.0}/s in {} requests, PostgreSQL {:.1} µs, outboxd {:.1} µs a message",
+            site.sink.posts() - posts,
+            each(cpu(server, true) - before),
+            each(cpu(daemon.pid(), false) - daemon_before)
+        );
+        figure.add(rate);
+    }
+    report.take([figure]);
+    site.empty().await;
+}
+
+/// Messages a second, and microseconds of PostgreSQL for one.
+async fn loops(site: &Site, rows: u32, how: Loop) -> (f64, f64) {
     limit::queue(site, rows).await;
-    limit::drain(site, how).await
+    let server = site.cluster.pid();
+    let before = cpu(server, true);
+    let took = limit::drain(site, how).await;
+    let spent = cpu(server, true) - before;
+    (per_second(rows, took), spent.as_secs_f64() * 1e6 / f64::from(rows))
 }
 
-fn per_second(rows: u32, took: Duration) -> f64 {
+pub(crate) fn per_second(rows: u32, took: Duration) -> f64 {
     f64::from(rows) / took.as_secs_f64()
 }
 
@@ -68,54 +166,54 @@ pub(crate) struct Drained {
     daemon_us: f64,
     memory_mb: f64,
     wal_bytes: f64,
+    dead: f64,
+    /// Of the updates.
+    hot: f64,
+    index_bytes: f64,
     statements: Vec<String>,
 }
 
-/// One daemon drains so many rows again and again: messages a second, queueing them not counted.
-pub(crate) async fn outboxd_times(site: &Site, rows: u32, times: u32) -> f64 {
-    let daemon = site.daemon().await;
-    let mut took = Duration::ZERO;
-    for _ in 0..times {
-        took += drained_by(site, &daemon, rows).await;
-    }
-    f64::from(rows * times) / took.as_secs_f64()
-}
-
 pub(crate) async fn outboxd(site: &Site, rows: u32) -> Drained {
+    let (dead, hot) = site.row_versions().await;
     let daemon = site.daemon().await;
     // Held while it starts: logging in, connecting and preparing statements is not the drain.
     site.run("SELECT sms.hold('bench')").await;
     site.queue(rows).await;
     let server = site.cluster.pid();
-    let wal = wal(site).await;
+    let (wal, index) = (wal(site).await, site.index_bytes().await);
     site.forget_statements().await;
     let (before, daemon_before) = (cpu(server, true), cpu(daemon.pid(), false));
     let took = drained(site, rows).await;
-    let each = |spent: Duration| spent.as_secs_f64() * 1e6 / f64::from(rows);
+    let (postgres, own) = (cpu(server, true) - before, cpu(daemon.pid(), false) - daemon_before);
+    let memory_mb = memory_mb(daemon.pid(), "VmHWM");
+    let wal_bytes = self::wal(site).await - wal;
+    let index_bytes = site.index_bytes().await - index;
+    let statements = site.statements(rows).await;
+    drop(daemon);
+    let (dead_after, hot_after) = site.row_versions().await;
+    let rows = f64::from(rows);
+    let each = |spent: Duration| spent.as_secs_f64() * 1e6 / rows;
     Drained {
-        per_second: per_second(rows, took),
-        postgres_us: each(cpu(server, true) - before),
-        daemon_us: each(cpu(daemon.pid(), false) - daemon_before),
-        memory_mb: memory_mb(daemon.pid(), "VmHWM"),
-        wal_bytes: (self::wal(site).await - wal) / f64::from(rows),
-        statements: site.statements(rows).await,
+        per_second: rows / took.as_secs_f64(),
+        postgres_us: each(postgres),
+        daemon_us: each(own),
+        memory_mb,
+        wal_bytes: wal_bytes / rows,
+        dead: (dead_after - dead) / rows,
+        hot: (hot_after - hot) / rows,
+        index_bytes: index_bytes / rows,
+        statements,
     }
 }
 
-async fn drained_by(site: &Site, _daemon: &Daemon, rows: u32) -> Duration {
-    site.run("SELECT sms.hold('bench')").await;
-    site.queue(rows).await;
-    drained(site, rows).await
-}
-
-/// From the first request to the last recorded result.
-async fn drained(site: &Site, rows: u32) -> Duration {
+/// From the first request to the last recorded result of what is queued while everything is held.
+pub(crate) async fn drained(site: &Site, rows: u32) -> Duration {
     let posts = site.sink.posts();
     site.run("SELECT sms.resume()").await;
     site.until_posts_since(posts, 1).await;
     let begun = Moment::now();
     site.until_posts_since(posts, u64::from(rows)).await;
-    site.until_zero("SELECT count(*) FROM sms.outbox WHERE queued").await;
+    site.until_nothing_is_queued().await;
     Moment::now() - begun
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::Plan;
-use crate::processes::Moment;
+use crate::processes::{Moment, ms};
 use crate::report::{Better, Report, quantile};
 use crate::site::Site;
 
@@ -17,9 +17,9 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
     p99.says("commit sent -> POST received of a row whose transaction was open while later rows were sent");
     site.empty().await;
     let _daemon = site.daemon().await;
-    let slow = site.db.client().await;
+    let slow = site.db.app_client("shop").await;
     let insert = "INSERT INTO sms.outbox (recipient, body) VALUES ($1, $2)";
-    let (late, other) = (slow.prepare(insert).await.unwrap(), site.sql.prepare(insert).await.unwrap());
+    let (late, other) = (slow.prepare(insert).await.unwrap(), site.app.prepare(insert).await.unwrap());
     let mut next = 1_u64;
     for round in 1..=plan.rounds {
         site.sink.note_arrivals();
@@ -31,7 +31,7 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
             slow.execute(&late, &[&"+353870000000", &format!("late ~{number}")]).await.unwrap();
             for _ in 0..OTHERS {
                 next += 1;
-                site.sql.execute(&other, &[&"+353870000001", &format!("in time ~{next}")]).await.unwrap();
+                site.app.execute(&other, &[&"+353870000001", &format!("in time ~{next}")]).await.unwrap();
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             next += 1;
@@ -40,8 +40,7 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
         }
         site.until_posts_since(posts, LATE * (OTHERS + 1)).await;
         let arrivals = site.sink.arrivals();
-        let waits: Vec<f64> =
-            committed.iter().map(|(number, at)| (arrivals[number] - *at).as_secs_f64() * 1e3).collect();
+        let waits: Vec<f64> = committed.iter().map(|(number, at)| ms(arrivals[number] - *at)).collect();
         println!("late {round}: p50 {:.2} ms, p99 {:.2} ms", quantile(&waits, 0.5), quantile(&waits, 0.99));
         p99.add(quantile(&waits, 0.99));
     }

@@ -4,7 +4,7 @@
 //! outboxd, and a sink that answers every request at once (`sink.rs`). A figure is a ratio wherever it can be: the
 //! speed of a machine changes from minute to minute, its ratios hardly. Nothing here passes or fails.
 //!
-//! usage: tests/with-postgres cargo bench --bench bench -- [--part NAME]... [--rounds N] [--rows N] [--many N] [--finished N]
+//! usage: tests/with-postgres cargo bench --bench bench -- [--part NAME]... [--rounds N] [--rows N] [--many N] [--finished N] [--by-major]
 
 #![expect(
     clippy::unwrap_used,
@@ -20,6 +20,8 @@ mod lanes;
 mod late;
 mod latency;
 mod limit;
+mod peer;
+mod plot;
 mod processes;
 mod report;
 mod sink;
@@ -29,7 +31,7 @@ mod size;
 #[allow(unused_imports, reason = "its own tests run with the suites that it is for")]
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use report::Report;
 use site::Site;
@@ -45,20 +47,26 @@ struct Plan {
     many: u32,
     /// Finished rows of the full table.
     finished: u32,
+    /// Figures go into a directory of their own for each major version of PostgreSQL.
+    by_major: bool,
 }
 
-const PARTS: [&str; 7] = ["drain", "latency", "late", "inserters", "lanes", "size", "flat"];
+const PARTS: [&str; 10] =
+    ["drain", "dialects", "coalesce", "peer", "latency", "late", "inserters", "lanes", "size", "flat"];
 
 fn main() {
     let plan = plan(std::env::args().skip(1));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut report = Report::default();
         let site = Site::start().await;
+        let mut report = Report::new(&directory(&plan, &site.version), &site.version);
         println!("PostgreSQL {}, {} rounds, {} rows a drain\n", site.version, plan.rounds, plan.rows);
         for part in &plan.parts {
             match part.as_str() {
                 "drain" => drain::measure(&site, &plan, &mut report).await,
+                "dialects" => drain::dialects(&site, &plan, &mut report).await,
+                "coalesce" => drain::coalesce(&site, &plan, &mut report).await,
+                "peer" => peer::measure(&site, &plan, &mut report).await,
                 "latency" => latency::measure(&site, &plan, &mut report).await,
                 "late" => late::measure(&site, &plan, &mut report).await,
                 "inserters" => inserters::measure(&site, &plan, &mut report).await,
@@ -68,12 +76,26 @@ fn main() {
                 other => unreachable!("{other} was checked"),
             }
         }
-        report.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench"));
+        report.finish();
     });
 }
 
+/// Where figures and plots go.
+fn directory(plan: &Plan, version: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    let major = version.split(['.', ' ']).next().unwrap_or(version);
+    if plan.by_major { directory.join(format!("postgresql-{major}")) } else { directory }
+}
+
 fn plan(mut arguments: impl Iterator<Item = String>) -> Plan {
-    let mut plan = Plan { parts: Vec::new(), rounds: 5, rows: 50_000, many: 1_000_000, finished: 10_000_000 };
+    let mut plan = Plan {
+        parts: Vec::new(),
+        rounds: 5,
+        rows: 50_000,
+        many: 1_000_000,
+        finished: 10_000_000,
+        by_major: false,
+    };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| usage(&format!("{argument} wants a value")));
         let number = |text: String| text.parse().unwrap_or_else(|_| usage(&format!("{text} is no number")));
@@ -85,6 +107,7 @@ fn plan(mut arguments: impl Iterator<Item = String>) -> Plan {
             "--rows" => plan.rows = number(value()),
             "--many" => plan.many = number(value()),
             "--finished" => plan.finished = number(value()),
+            "--by-major" => plan.by_major = true,
             other => usage(&format!("{other} is not known")),
         }
     }
@@ -100,7 +123,7 @@ fn plan(mut arguments: impl Iterator<Item = String>) -> Plan {
 #[expect(clippy::exit, reason = "wrong arguments end a program")]
 fn usage(why: &str) -> ! {
     eprintln!(
-        "{why}\nusage: [--part {}]... [--rounds N] [--rows N] [--many N] [--finished N]",
+        "{why}\nusage: [--part {}]... [--rounds N] [--rows N] [--many N] [--finished N] [--by-major]",
         PARTS.join("|")
     );
     std::process::exit(64)

@@ -1,7 +1,7 @@
 //! What processes cost, from `/proc`, and the one clock of all measurements.
 
 use std::fs;
-use std::ops::Sub;
+use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -14,6 +14,21 @@ impl Moment {
     pub(crate) fn now() -> Moment {
         let now = clock_gettime(ClockId::Monotonic);
         Moment(Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0)))
+    }
+
+    /// The moment that a log wrote by the clock on the wall, as that clock stands now.
+    pub(crate) fn of_log(time: &str) -> Option<Moment> {
+        let written: jiff::Timestamp = time.parse().ok()?;
+        let age = jiff::Timestamp::now().duration_since(written).unsigned_abs();
+        Some(Moment(Moment::now().0.checked_sub(age)?))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+
+    fn add(self, later: Duration) -> Moment {
+        Moment(self.0 + later)
     }
 }
 
@@ -54,6 +69,11 @@ fn stat(pid: u32) -> Option<Stat> {
         own: number(11)? + number(12)?,
         reaped: number(13)? + number(14)?,
     })
+}
+
+/// In milliseconds.
+pub(crate) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 /// A size in `/proc/<pid>/status`, such as `VmHWM`, in MB.

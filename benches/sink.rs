@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -20,7 +20,15 @@ use tokio::net::TcpListener;
 use crate::processes::Moment;
 
 const TOKEN: &str = r#"{"access_token":"bench.bench.bench","expires_in":86400,"token_type":"Bearer"}"#;
-const ACCEPTED: &str = r#"{"success":true,"message":"Campaign scheduled","errors":[]}"#;
+/// How each dialect says yes, by the path of the request.
+const ACCEPTED: [(&str, &str); 4] = [
+    ("/api/v2/Campaign", r#"{"success":true,"message":"Campaign scheduled","errors":[]}"#),
+    ("/v1-json", r#"{"status":"0\nMessage sent"}"#),
+    ("/v1", "0\nMessage sent"),
+    ("/http", "OK"),
+];
+/// Stands once in a v2 request for each recipient.
+const NOTIFY_ID: &[u8] = b"\"notifyId\"";
 
 #[derive(Debug)]
 pub(crate) struct Sink {
@@ -31,6 +39,9 @@ pub(crate) struct Sink {
 #[derive(Debug, Default)]
 struct Shared {
     posts: AtomicU64,
+    /// Only while somebody wants it: counting takes time.
+    recipients: AtomicU64,
+    counts_recipients: AtomicBool,
     /// By the number behind `~` in the text: only while somebody wants it.
     arrivals: Mutex<Option<HashMap<u64, Moment>>>,
 }
@@ -48,7 +59,18 @@ impl Sink {
 
     /// Requests to send so far.
     pub(crate) fn posts(&self) -> u64 {
-        self.shared.posts.load(Ordering::Relaxed)
+        self.shared.posts.load(Ordering::Acquire)
+    }
+
+    /// From now on, counts the recipients of each request.
+    pub(crate) fn count_recipients(&self) {
+        self.shared.recipients.store(0, Ordering::Relaxed);
+        self.shared.counts_recipients.store(true, Ordering::Relaxed);
+    }
+
+    /// How many there were since.
+    pub(crate) fn recipients(&self) -> u64 {
+        self.shared.recipients.load(Ordering::Relaxed)
     }
 
     /// From now on, notes when each message arrives.
@@ -85,20 +107,32 @@ fn serve(listener: std::net::TcpListener, shared: &Arc<Shared>) {
 }
 
 async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let is_token = request.uri().path() == "/token";
+    let path = request.uri().path();
+    let accepted = ACCEPTED.iter().find(|(of, _)| *of == path).map(|(_, text)| *text);
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    if !is_token {
-        shared.posts.fetch_add(1, Ordering::Relaxed);
-        if let Some(arrivals) = shared.arrivals.lock().unwrap().as_mut()
-            && let Some(number) = number_of(&body)
+    if accepted.is_some() {
+        shared.took(&body);
+    }
+    let text = accepted.unwrap_or(TOKEN);
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+impl Shared {
+    fn took(&self, body: &[u8]) {
+        if self.counts_recipients.load(Ordering::Relaxed) {
+            let recipients = body.windows(NOTIFY_ID.len()).filter(|bytes| *bytes == NOTIFY_ID).count();
+            self.recipients.fetch_add(recipients as u64, Ordering::Relaxed);
+        }
+        if let Some(arrivals) = self.arrivals.lock().unwrap().as_mut()
+            && let Some(number) = number_of(body)
         {
             arrivals.insert(number, Moment::now());
         }
+        // Last: who waits for it looks at the rest then.
+        self.posts.fetch_add(1, Ordering::Release);
     }
-    let text = if is_token { TOKEN } else { ACCEPTED };
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
-    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
-    Ok(response)
 }
 
 /// The digits behind `~` in the text: only what is watched has one.

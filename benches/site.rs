@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
+use crate::processes::Moment;
 use crate::sink::Sink;
 use crate::support::cluster::Cluster;
 use crate::support::daemon::Daemon;
@@ -20,12 +21,20 @@ pub(crate) struct Site {
     pub(crate) cluster: Rc<Cluster>,
     pub(crate) db: TestDb,
     pub(crate) sql: Client,
+    /// A login of an application, with its rights and no others.
+    pub(crate) app: Client,
     pub(crate) sink: Sink,
     pub(crate) version: String,
     daemon_url: String,
-    /// Rows up to this id are finished and stay.
-    kept: u32,
+    /// Rows that are finished and stay, and the last id of them.
+    finished: u32,
+    kept: i64,
 }
+
+/// The log of a daemon that is measured.
+const LOG: &str = "outboxd=info";
+/// The same with each message's steps.
+const LOG_OF_WAYS: &str = "outboxd=info,outboxd::way=trace";
 
 impl Site {
     pub(crate) async fn start() -> Site {
@@ -48,7 +57,8 @@ impl Site {
         let version = sql.query_one("SELECT current_setting('server_version')", &[]).await.unwrap().get(0);
         let daemon_url = db.daemon_url().await;
         sql.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
-        Site { cluster, db, sql, sink: Sink::start(), version, daemon_url, kept: 0 }
+        let app = db.app_client("shop").await;
+        Site { cluster, db, sql, app, sink: Sink::start(), version, daemon_url, finished: 0, kept: 0 }
     }
 
     /// Gives back its disk.
@@ -65,24 +75,37 @@ impl Site {
 
     /// The same, with more lines for its gateway, or after them.
     pub(crate) async fn daemon_with(&self, lines: &str) -> Daemon {
-        let daemon = Daemon::start(&self.config(lines)).await;
-        daemon.wait_log(Duration::from_secs(30), "leading").await;
-        daemon
+        led(Daemon::start(&self.config(&self.v2(), lines, LOG)).await).await
+    }
+
+    /// The same, and it logs each step of each message.
+    pub(crate) async fn daemon_that_tells(&self) -> Daemon {
+        led(Daemon::start(&self.config(&self.v2(), "", LOG_OF_WAYS)).await).await
+    }
+
+    /// A daemon whose gateway speaks another dialect: the lines that say which and where.
+    pub(crate) async fn daemon_of_dialect(&self, dialect: &str) -> Daemon {
+        led(Daemon::start(&self.config(dialect, "", LOG)).await).await
     }
 
     /// A daemon that has only just been started.
     pub(crate) fn start_daemon(&self) -> Daemon {
-        Daemon::spawn(&self.config(""))
+        Daemon::spawn(&self.config(&self.v2(), "", LOG))
     }
 
-    fn config(&self, lines: &str) -> String {
+    fn v2(&self) -> String {
         let sink = self.sink.address;
         format!(
+            "dialect = \"interactsms-v2\"\napi_url = \"http://{sink}\"\ntoken_url = \"http://{sink}/token\"\n\
+             username = \"bench\"\npassword = \"bench\""
+        )
+    }
+
+    fn config(&self, dialect: &str, lines: &str, log: &str) -> String {
+        format!(
             "[database]\nurl = \"{}\"\n\n[text]\ndefault_country = \"353\"\ndefault_sender = \"Bench\"\n\n\
-             [log]\nfilter = \"outboxd=info\"\n\n[routing]\ndefault = \"main\"\n\n\
-             [gateway.main]\ndialect = \"interactsms-v2\"\napi_url = \"http://{sink}\"\n\
-             token_url = \"http://{sink}/token\"\nusername = \"bench\"\npassword = \"bench\"\n\
-             concurrency = {CONCURRENCY}\n{lines}",
+             [log]\nfilter = \"{log}\"\n\n[routing]\ndefault = \"main\"\n\n\
+             [gateway.main]\nconcurrency = {CONCURRENCY}\n{dialect}\n{lines}",
             self.daemon_url
         )
     }
@@ -113,33 +136,61 @@ impl Site {
 
     pub(crate) async fn queue_as(&self, lane: &str, gateway: &str, rows: u32) {
         self.empty().await;
+        self.queue_more(lane, gateway, rows).await;
+    }
+
+    /// The same, and what was sent before stays.
+    pub(crate) async fn queue_more(&self, lane: &str, gateway: &str, rows: u32) {
+        self.insert(TEXT, lane, gateway, rows).await;
+    }
+
+    /// So many queued rows with one text.
+    pub(crate) async fn queue_campaign(&self, rows: u32) {
+        self.empty().await;
+        self.insert("'All shops are open until nine tonight, reply STOP to opt out'", "bulk", "main", rows)
+            .await;
+    }
+
+    async fn insert(&self, text: &str, lane: &str, gateway: &str, rows: u32) {
         self.run(&format!(
-            "INSERT INTO sms.outbox (recipient, body, lane, gateway) SELECT '08' || (50000000 + n), {TEXT}, '{lane}', \
+            "INSERT INTO sms.outbox (recipient, body, lane, gateway) SELECT '08' || (50000000 + n), {text}, '{lane}', \
              nullif('{gateway}', 'main') FROM generate_series(1, {rows}) AS n"
         ))
         .await;
+        self.settle().await;
+    }
+
+    async fn settle(&self) {
         self.run("VACUUM ANALYZE sms.outbox").await;
         self.run("CHECKPOINT").await;
     }
 
-    /// So many rows that were delivered long ago.
+    /// So many rows in all that were delivered long ago.
     pub(crate) async fn fill(&mut self, rows: u32) {
-        const STEP: u32 = 1_000_000;
-        for first in (1..=rows).step_by(STEP as usize) {
+        const STEP: u32 = 500_000;
+        self.empty().await;
+        // As a restore would bring them: triggers would only set what is given here.
+        self.run("SET session_replication_role = replica").await;
+        let begun = Moment::now();
+        for first in (self.finished + 1..=rows).step_by(STEP as usize) {
             let last = (first + STEP - 1).min(rows);
             self.run(&format!(
-                "INSERT INTO sms.outbox (recipient, body, status, attempts, gateway_ref, encoding, segments, gateway, \
+                "INSERT INTO sms.outbox (app, recipient, body, status, attempts, gateway_ref, encoding, segments, sent_via, \
                      created_at, send_after, sent_at, final_at) \
-                 SELECT '08' || (50000000 + n), {TEXT}, 'delivered', 1, 'o' || n || '-1-bench', 'gsm7', 1, 'main', \
+                 SELECT 'shop', '08' || (50000000 + n), {TEXT}, 'delivered', 1, 'o' || n || '-1-bench', 'gsm7', 1, 'main', \
                      now() - interval '9 days', now() - interval '9 days', now() - interval '9 days', now() - interval '8 days' \
                  FROM generate_series({first}, {last}) AS n"
             ))
             .await;
-            println!("filled {last} of {rows} finished rows");
+            println!(
+                "filled {last} of {rows} finished rows after {:.0} s",
+                (Moment::now() - begun).as_secs_f64()
+            );
         }
-        self.run("VACUUM ANALYZE sms.outbox").await;
-        self.run("CHECKPOINT").await;
-        self.kept = rows;
+        self.run("SET session_replication_role = origin").await;
+        self.settle().await;
+        self.finished = rows;
+        self.kept = self.sql.query_one("SELECT max(id) FROM sms.outbox", &[]).await.unwrap().get(0);
     }
 
     /// Forgets what statements have cost.
@@ -149,9 +200,12 @@ impl Site {
 
     /// What each of outboxd's statements has cost since: calls, and microseconds of execution, for one of so many messages.
     pub(crate) async fn statements(&self, messages: u32) -> Vec<String> {
-        let sql = "SELECT substring(query FROM '-- outboxd: (\\S+)'), sum(calls)::float8, \
-                          sum(total_exec_time)::float8 * 1000, sum(rows)::float8 \
-                   FROM pg_stat_statements WHERE query LIKE '-- outboxd:%' GROUP BY 1 ORDER BY 3 DESC LIMIT 6";
+        // From PostgreSQL 18 on, the comment with the statement's name is not kept.
+        let sql = "SELECT coalesce(substring(query FROM '-- outboxd: (\\S+)'), left(regexp_replace(query, '\\s+', ' ', 'g'), 40)), \
+                          sum(calls)::float8, sum(total_exec_time)::float8 * 1000, sum(rows)::float8 \
+                   FROM pg_stat_statements AS s JOIN pg_roles AS r ON r.oid = s.userid \
+                   WHERE pg_has_role(r.oid, 'outboxd_daemon', 'member') AND NOT r.rolsuper \
+                   GROUP BY 1 ORDER BY 3 DESC LIMIT 6";
         let rows = self.sql.query(sql, &[]).await.unwrap();
         let line = |row: &tokio_postgres::Row| {
             let (calls, us): (f64, f64) = (row.get(1), row.get(2));
@@ -181,22 +235,49 @@ impl Site {
         }
     }
 
-    /// Waits for so many requests more.
-    pub(crate) async fn until_posts(&self, more: u64) {
-        self.until_posts_since(self.sink.posts(), more).await;
+    /// Waits until every result is recorded. Asking costs little, however many are queued.
+    pub(crate) async fn until_nothing_is_queued(&self) {
+        self.until_zero("SELECT count(*) FROM (SELECT FROM sms.outbox WHERE queued LIMIT 1) AS found").await;
     }
 
+    /// Waits for so many requests more than these.
     pub(crate) async fn until_posts_since(&self, posts: u64, more: u64) {
         while self.sink.posts() < posts + more {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// Transactions of the database so far, as its statistics know them.
-    pub(crate) async fn transactions(&self) -> f64 {
-        let sql = "SELECT (xact_commit + xact_rollback)::float8 FROM pg_stat_database WHERE datname = current_database()";
+    /// Statements of daemons since the last [`Site::forget_statements`], BEGIN and COMMIT among them.
+    pub(crate) async fn statements_of_daemons(&self) -> f64 {
+        let sql = "SELECT coalesce(sum(calls), 0)::float8 FROM pg_stat_statements AS s JOIN pg_roles AS r ON r.oid = s.userid \
+                   WHERE pg_has_role(r.oid, 'outboxd_daemon', 'member') AND NOT r.rolsuper";
         self.sql.query_one(sql, &[]).await.unwrap().get(0)
     }
+
+    /// Row versions that daemons left behind so far, and how many of the updates wrote no index. Waits until no daemon is
+    /// connected: a session's counts are complete when it has ended.
+    pub(crate) async fn row_versions(&self) -> (f64, f64) {
+        self.until_zero(
+            "SELECT count(*) FROM pg_stat_activity AS a JOIN pg_roles AS r ON r.oid = a.usesysid \
+             WHERE pg_has_role(r.oid, 'outboxd_daemon', 'member') AND NOT r.rolsuper AND a.datname = current_database()",
+        )
+        .await;
+        let sql = "SELECT sum(n_tup_upd + n_tup_del)::float8, sum(n_tup_hot_upd)::float8 FROM pg_stat_all_tables \
+                   WHERE schemaname IN ('sms', 'outboxd')";
+        let row = self.sql.query_one(sql, &[]).await.unwrap();
+        (row.get(0), row.get(1))
+    }
+
+    /// Bytes of all indexes of the outbox and of what the daemon keeps.
+    pub(crate) async fn index_bytes(&self) -> f64 {
+        let sql = "SELECT sum(pg_indexes_size(relid))::float8 FROM pg_stat_all_tables WHERE schemaname IN ('sms', 'outboxd')";
+        self.sql.query_one(sql, &[]).await.unwrap().get(0)
+    }
+}
+
+async fn led(daemon: Daemon) -> Daemon {
+    daemon.wait_log(Duration::from_secs(30), "leading").await;
+    daemon
 }
 
 /// SQL of the text of message `n`: about what an appointment reminder has, and its number.

@@ -17,6 +17,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{ConfigError, Log};
 
+/// Target of the lines that tell a message's way: one at each step, at level TRACE, for whoever asks where time goes.
+pub const WAY: &str = "outboxd::way";
+
 /// Installs the log for the whole process. The second call in one process is a fault.
 pub fn init(log: &Log) -> Result<(), ConfigError> {
     let filter = EnvFilter::builder().parse(&log.filter).map_err(|_| {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::{sleep, timeout};
+use tracing::trace;
 
 use crate::config::Secret;
 use crate::gateway::answer::Answer;
@@ -19,6 +20,7 @@ use crate::gateway::egress::{ANSWER_BYTES, Egress, connect_failure, place_of, re
 use crate::gateway::protocol::Protocol;
 use crate::gateway::{Deferral, Prepared};
 use crate::message::Outgoing;
+use crate::telemetry::WAY;
 use crate::verdict::{DeferCause, Verdict};
 
 /// The client's own connect timeout comes first and explains itself better; this is the net below it.
@@ -87,7 +89,10 @@ impl Sender {
             tokio::select! {
                 biased;
                 ended = &mut exchange => Some(Ended::With(ended)),
-                () = departure.asked() => None,
+                () = departure.asked() => {
+                    trace!(target: WAY, message_id = message.id.0, "left");
+                    None
+                }
                 () = sleep(patience) => Some(Ended::TooLate),
             }
         } else {

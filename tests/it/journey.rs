@@ -40,6 +40,24 @@ async fn a_row_that_an_application_inserts_is_delivered_and_leaves_nothing_behin
 }
 
 #[tokio::test]
+async fn who_asks_for_it_sees_each_step_of_a_message_in_the_log_in_order() {
+    let site = Site::new("way").await;
+    let config = site.config(Lines::default()).replace("outboxd=debug", "info,outboxd::way=trace");
+    let daemon = Daemon::start(&config).await;
+    let id = site.insert("(recipient, body) VALUES ('0871234567', 'on its way')").await;
+    site.until(id, "accepted").await;
+    // The row says so a moment before the daemon hears of it.
+    daemon.until_logged(1, "recorded").await;
+    let log = daemon.log();
+    let of_message = format!(" message_id={id}");
+    let steps = log.lines().filter_map(|line| line.strip_suffix(&of_message)?.split_once("TRACE "));
+    let steps: Vec<&str> = steps.map(|(_, step)| step.rsplit(": ").next().unwrap_or(step)).collect();
+    // A page that was being read meanwhile may show it once more, to a wave that will not have it.
+    assert_eq!(steps[..steps.len().min(5)], ["read", "taken", "in a wave", "left", "recorded"], "{log}");
+    assert!(!log.contains("on its way") && !log.contains("871234567"), "{log}");
+}
+
+#[tokio::test]
 async fn both_forms_of_the_first_api_deliver_too() {
     for (dialect, path, via) in [
         ("interactsms-v1", "/api/v1/sendmessage.aspx", "v1-form"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use crate::clock::Moment;
 use crate::engine::Event;
@@ -14,6 +14,7 @@ use crate::gateway::ProbeFailure;
 use crate::message::{MessageId, Status};
 use crate::policy::{Change, PauseEnd, State};
 use crate::store::record::Record;
+use crate::telemetry::WAY;
 use crate::verdict::{DeferCause, Verdict};
 
 /// Pauses in a row after which a person should know.
@@ -132,6 +133,7 @@ impl Dispatch {
 
     pub(super) fn recorded(&mut self, done: Vec<Done>, now: Moment) {
         for Done { id, queued_again } in done {
+            trace!(target: WAY, message_id = id.0, "recorded");
             let flight = self.flights.remove(&id);
             if let (Some(position), Some(pause)) = (queued_again, flight.as_ref().and_then(|f| f.pause)) {
                 self.plan.cool(id);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, trace};
 
 use crate::clock::Moment;
 use crate::compose::{Composer, Templates};
@@ -13,6 +13,7 @@ use crate::engine::plan::{PageEnd, Read, Ready};
 use crate::message::{AttemptNo, Lane, Status, TemplateRow};
 use crate::store::StoreError;
 use crate::store::queue::{self, Discover, DueRow};
+use crate::telemetry::WAY;
 use crate::text::code;
 
 /// The row was due for too long to be sent without asking.
@@ -134,6 +135,7 @@ impl Dispatch {
         });
         match composed {
             Ok((gateway, draft)) => {
+                trace!(target: WAY, message_id = row.id.0, "read");
                 let ready = Ready {
                     id: row.id,
                     version: row.version,

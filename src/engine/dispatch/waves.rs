@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
 use crate::clock::Moment;
 use crate::engine::deliver::{self, Attempt};
@@ -19,6 +19,7 @@ use crate::store::failover::Fact;
 use crate::store::queue::{self, WaveEntry, WaveIntent, WaveKey, WaveOutcome};
 use crate::store::record::Fits;
 use crate::store::{Store, StoreError};
+use crate::telemetry::WAY;
 use crate::text::code;
 
 /// Most messages in one wave.
@@ -49,6 +50,9 @@ impl Dispatch {
 
     fn commit(&mut self, index: GatewayIndex, taken: Vec<Ready>, now: Moment) {
         let Some(term) = &mut self.term else { return };
+        for ready in &taken {
+            trace!(target: WAY, message_id = ready.id.0, "taken");
+        }
         let key = WaveKey { epoch: term.epoch, seq: term.next_seq };
         term.next_seq += 1;
         let run = &mut self.gateways[index];
@@ -172,6 +176,7 @@ impl Dispatch {
     }
 
     fn take_off(&mut self, index: GatewayIndex, wave: WaveName, ready: Ready, row_made: CreatedAt) {
+        trace!(target: WAY, message_id = ready.id.0, "in a wave");
         let attempt = ready.attempts + 1;
         let reference = NotifyRef { id: ready.id, nonce: wave.nonce, attempt };
         let gateway_ref = reference.encode();
