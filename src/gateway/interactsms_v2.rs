@@ -1,7 +1,9 @@
-//! InteractSMS v2: one Campaign of one recipient, with a bearer token.
+//! InteractSMS v2: one Campaign of one recipient, or of several where that is configured, with a bearer token.
 //!
 //! Pure. What the API's pages leave open is decided for safety: an answer that is not clearly theirs is unknown.
 //! No answer carries an id; receipts name the message by the NotifyId that is sent along.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::Method;
@@ -13,9 +15,10 @@ use url::Url;
 use crate::config::{self, CodeClass, Secret};
 use crate::gateway::answer::{Answer, by_class, by_status, class_of_status};
 use crate::gateway::quote::Private;
+use crate::gateway::skipped::{Entry, Members, words};
 use crate::gateway::{BuildError, Dialect, Prepared, parse_url};
 use crate::message::{Outgoing, Refusal};
-use crate::verdict::{DeferCause, Verdict};
+use crate::verdict::{DeferCause, Joint, Verdict};
 
 #[derive(Debug)]
 pub(super) struct InteractsmsV2 {
@@ -105,6 +108,75 @@ impl Dialect for InteractsmsV2 {
             }
         }
     }
+
+    /// A request that takes some recipients and skips others *succeeds*, by the API's pages, and lists who was skipped.
+    /// So one that does not succeed has taken nobody, and one that succeeds has taken whoever is not listed.
+    fn joint_verdict(&self, answer: &Answer, messages: &[Outgoing], private: Private<'_>) -> Joint {
+        let whole = self.verdict(answer, private);
+        let own = answer.object::<Own>().filter(|own| answer.is_whole_success() && !is_empty(&own.errors));
+        let Some(own) = own else { return Joint::of(whole) };
+        let entries = Members::of(messages).read(&own.errors);
+        if own.success {
+            partial(answer, messages.len(), &entries, private)
+        } else {
+            all_or_some(whole, answer, messages.len(), &entries, private)
+        }
+    }
+}
+
+/// Success, with a list of those who were skipped.
+fn partial(answer: &Answer, messages: usize, entries: &[Entry], private: Private<'_>) -> Joint {
+    let exceptions = named(answer, entries, private);
+    let accepted = |note| Verdict::Accepted { gateway_message_id: None, note };
+    // Where everybody is named, nobody is left whom another entry could mean.
+    let nameless = entries.iter().find(|entry| entry.names.is_none() && exceptions.len() < messages);
+    let Some(nameless) = nameless else {
+        return Joint { verdict: accepted(None), exceptions, unmatched: None };
+    };
+    let said = private.quote(&nameless.text);
+    let note = format!(
+        "the gateway took the request that this message shared with {} others, and skipped one or more of them that it does \
+         not name: \"{said}\"",
+        messages.saturating_sub(1)
+    );
+    Joint { verdict: accepted(Some(note)), exceptions, unmatched: Some(said) }
+}
+
+/// No success. If it names only some of the messages, that contradicts what is known of partial success, and what became
+/// of the others is not known.
+fn all_or_some(
+    whole: Verdict,
+    answer: &Answer,
+    messages: usize,
+    entries: &[Entry],
+    private: Private<'_>,
+) -> Joint {
+    let exceptions = named(answer, entries, private);
+    if exceptions.is_empty() {
+        return Joint::of(whole);
+    }
+    let verdict = if exceptions.len() < messages {
+        Verdict::Unknown {
+            reason: "the gateway refused some of the messages of a request, and does not say what became of the others"
+                .to_owned(),
+        }
+    } else {
+        whole
+    };
+    Joint { verdict, exceptions, unmatched: None }
+}
+
+/// The messages that entries name, each with what the first of them says.
+fn named(answer: &Answer, entries: &[Entry], private: Private<'_>) -> Vec<(usize, Verdict)> {
+    let mut named = BTreeMap::new();
+    for entry in entries {
+        if let Some(at) = entry.names {
+            named
+                .entry(at)
+                .or_insert_with(|| refusal(Some(&entry.text), answer, CodeClass::Rejected, private));
+        }
+    }
+    named.into_iter().collect()
 }
 
 /// `Authorization: Bearer …`; `None` for a token that no header can carry (log-in refuses those).
@@ -160,24 +232,7 @@ impl Own {
 
     /// Not accepted; `class` unless the text names something that we know.
     fn refusal(&self, answer: &Answer, class: CodeClass, private: Private<'_>) -> Verdict {
-        let text = self.text();
-        let said = text.as_deref().map(|text| private.quote(text));
-        match text.as_deref().and_then(recognise) {
-            Some(Known::NoCredit) => Verdict::Deferred {
-                cause: DeferCause::NoCredit,
-                retry_after: None,
-                reason: "the gateway account has no credits; buy credits, then start the gateway again"
-                    .to_owned(),
-            },
-            Some(Known::SenderNotValid) => Verdict::Rejected {
-                code: "sender_not_valid",
-                reason: format!(
-                    "the gateway does not know this sender (\"{}\"); use one from the account's sender list",
-                    said.as_deref().unwrap_or_default()
-                ),
-            },
-            None => by_class(class, answer, said.as_deref()),
-        }
+        refusal(self.text().as_deref(), answer, class, private)
     }
 
     /// What the gateway says: its errors if there are any, and its message otherwise.
@@ -187,6 +242,27 @@ impl Own {
         } else {
             text_of(&self.errors).or_else(|| text_of(&self.message))
         }
+    }
+}
+
+/// Not accepted, in these words of the gateway.
+fn refusal(text: Option<&str>, answer: &Answer, class: CodeClass, private: Private<'_>) -> Verdict {
+    let said = text.map(|text| private.quote(text));
+    match text.and_then(recognise) {
+        Some(Known::NoCredit) => Verdict::Deferred {
+            cause: DeferCause::NoCredit,
+            retry_after: None,
+            reason: "the gateway account has no credits; buy credits, then start the gateway again"
+                .to_owned(),
+        },
+        Some(Known::SenderNotValid) => Verdict::Rejected {
+            code: "sender_not_valid",
+            reason: format!(
+                "the gateway does not know this sender (\"{}\"); use one from the account's sender list",
+                said.as_deref().unwrap_or_default()
+            ),
+        },
+        None => by_class(class, answer, said.as_deref()),
     }
 }
 
@@ -201,26 +277,8 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// The texts and numbers in a value, wherever they stand in it. Depth is bounded by the JSON parser.
 fn text_of(value: &Value) -> Option<String> {
-    fn collect(value: &Value, out: &mut String) {
-        match value {
-            Value::Null | Value::Bool(_) => {}
-            Value::Number(number) => push(&number.to_string(), out),
-            Value::String(text) => push(text.trim(), out),
-            Value::Array(items) => items.iter().for_each(|item| collect(item, out)),
-            Value::Object(fields) => fields.values().for_each(|item| collect(item, out)),
-        }
-    }
-    fn push(text: &str, out: &mut String) {
-        if !out.is_empty() && !text.is_empty() {
-            out.push_str(", ");
-        }
-        out.push_str(text);
-    }
-    let mut out = String::new();
-    collect(value, &mut out);
-    if out.is_empty() { None } else { Some(out) }
+    Some(words(value)).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -241,6 +299,7 @@ mod tests {
             username: "u".to_owned(),
             password: Secret::new("p"),
             campaign_name: None,
+            coalesce: 1,
         })
         .unwrap()
     }

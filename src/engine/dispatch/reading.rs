@@ -135,6 +135,8 @@ impl Dispatch {
         });
         match composed {
             Ok((gateway, draft)) => {
+                let alone = self.alone.contains(&row.id);
+                let alike = self.gateways[gateway].together.alike(row.id, &draft, alone);
                 let ready = Ready {
                     id: row.id,
                     version: row.version,
@@ -143,6 +145,7 @@ impl Dispatch {
                     row_made: row.row_made,
                     attempts: row.attempts,
                     draft,
+                    alike,
                 };
                 self.plan.offer(gateway, ready);
             }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use crate::clock::Moment;
-use crate::engine::deliver::{self, Attempt};
+use crate::engine::deliver::{self, Way};
+use crate::engine::dispatch::launch::Load;
 use crate::engine::dispatch::{Dispatch, Flight, Judged, answers};
 use crate::engine::lead::random_bits;
 use crate::engine::plan::{GatewayIndex, Ready};
@@ -21,7 +22,7 @@ use crate::store::record::Fits;
 use crate::store::{Store, StoreError};
 use crate::text::code;
 
-/// Most messages in one wave.
+/// Most messages in one wave, unless one request of a gateway may carry more.
 const WAVE: usize = 500;
 /// Between two tries to settle a wave whose commit is in doubt.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
@@ -33,11 +34,12 @@ impl Dispatch {
             if run.committing || !run.health.is_open() || !self.plan.has_ready(index) {
                 continue;
             }
-            let room = self.plan.room_for_wave(index).min(run.pace.available(now)).min(WAVE);
+            let wave = WAVE.max(run.together.most());
+            let room = self.plan.room_for_wave(index).min(run.pace.available(now)).min(wave);
             if room == 0 {
                 continue;
             }
-            let taken = self.plan.take_for_wave(index, room);
+            let taken = self.plan.take_for_wave(index, room, run.requests().as_mut());
             if !taken.is_empty() {
                 self.commit(index, taken, now);
             }
@@ -194,7 +196,7 @@ impl Dispatch {
             };
             self.life.own_waves.may_leave(wave.key, under_way);
             let outgoing = ready.draft.into_outgoing(ready.id, attempt, gateway_ref);
-            self.gateways[index].launch.push_back(outgoing);
+            self.gateways[index].launch.push(outgoing, ready.lane, ready.alike);
         } else {
             // Our term ended while the wave was committed. Somebody else may have led since and called it unknown, so
             // it must not leave any more, even if we lead again.
@@ -202,7 +204,8 @@ impl Dispatch {
         }
     }
 
-    /// Begins as many requests as the gateway may have under way.
+    /// Begins as many requests as the gateway may have under way. Where one may carry several messages, it takes what is
+    /// there.
     pub(super) fn launch(&mut self, index: GatewayIndex) {
         if !self.may_send() || !self.gateways[index].health.is_open() {
             self.hold_back(index);
@@ -211,19 +214,21 @@ impl Dispatch {
         let Some(epoch) = self.term.as_ref().map(|term| term.epoch) else { return };
         let run = &mut self.gateways[index];
         while run.running < run.concurrency {
-            let Some(message) = run.launch.pop_front() else { break };
+            let Some(load) = run.launch.next(run.together.most()) else { break };
             run.running += 1;
             let (gateway, gate, metrics) = (run.gateway.clone(), run.gate(epoch), Arc::clone(&run.metrics));
-            let attempt = Attempt { index, gateway, gate, message, metrics };
-            deliver::start(&mut self.attempts, attempt, self.events.clone());
+            let way = Way { index, gateway, gate, metrics };
+            let (attempts, events) = (&mut self.attempts, self.events.clone());
+            match load {
+                Load::One(message) => deliver::start(attempts, way, message, events),
+                Load::Several(messages) => deliver::start_together(attempts, way, messages, events),
+            }
         }
     }
 
     /// What stands in a wave and has not begun does not begin: it goes back to the queue.
     pub(super) fn hold_back(&mut self, index: GatewayIndex) {
-        let held_back: Vec<MessageId> =
-            self.gateways[index].launch.drain(..).map(|message| message.id).collect();
-        for id in held_back {
+        for id in self.gateways[index].launch.drain() {
             self.record_flight(id, &answers::Outcome::not_started());
         }
     }
