@@ -493,6 +493,34 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_to_many_messages_counts_once() {
+        let mut health = Health::new(LIMITS);
+        let ids: Vec<MessageId> = (1..=100).map(MessageId).collect();
+        let lost = Verdict::Unknown { reason: "lost".to_owned() };
+        for n in 1..LIMITS.breaker_failures {
+            assert_eq!(health.observe_joint(&lost, &ids, at(0), 0.0), Change::None, "{n}");
+        }
+        assert_eq!(health.observe_joint(&lost, &ids, at(0), 0.0), Change::Wait);
+        let mut health = Health::new(LIMITS);
+        for _ in 1..LIMITS.stop_after_refusals {
+            assert_eq!(health.observe_joint(&rejected("barred"), &ids, at(0), 0.0), Change::None);
+        }
+        assert_eq!(
+            see(&mut health, &rejected("barred"), 7, at(0)),
+            Change::Stop,
+            "alone and together are one row"
+        );
+        let given_back: Vec<i64> = health.take_refused(|_| true).iter().map(|(id, _)| id.0).collect();
+        assert_eq!(given_back, [7], "those that are refused together stay queued");
+        // What had left before a person said go on may be refused for what has been mended.
+        health.resume(ids.iter().copied());
+        for pair in ids.chunks(2).take(2 * LIMITS.stop_after_refusals as usize) {
+            assert_eq!(health.observe_joint(&rejected("barred"), pair, at(0), 0.0), Change::None);
+        }
+        assert!(health.is_open());
+    }
+
+    #[test]
     fn refusals_of_long_ago_are_not_given_back() {
         let mut health = Health::new(LIMITS);
         see(&mut health, &rejected("barred"), 1, at(0));

@@ -290,7 +290,8 @@ mod tests {
     use crate::gateway::answer::Answer;
     use crate::gateway::quote::Private;
     use crate::gateway::{Dialect, outgoing_for_tests};
-    use crate::verdict::{DeferCause, Verdict};
+    use crate::message::Outgoing;
+    use crate::verdict::{DeferCause, Joint, Verdict};
 
     fn dialect() -> InteractsmsV2 {
         InteractsmsV2::build(&config::InteractsmsV2 {
@@ -368,6 +369,84 @@ mod tests {
             let body = format!(r#"{{"success":true,"errors":{errors}}}"#);
             assert!(matches!(verdict(200, &body), Verdict::Unknown { .. }), "{body}");
         }
+    }
+
+    fn three() -> Vec<Outgoing> {
+        let message = |n: u32| Outgoing {
+            recipient: format!("35387123456{n}"),
+            gateway_ref: format!("{n}-00000000-1"),
+            ..outgoing_for_tests("Fáilte")
+        };
+        (1..=3).map(message).collect()
+    }
+
+    fn joint(status: u16, body: &str) -> Joint {
+        dialect().joint_verdict(&Answer::new(status, body.to_owned()), &three(), Private::default())
+    }
+
+    #[test]
+    fn messages_that_share_a_request_are_one_campaign_with_a_reference_each() {
+        let prepared = dialect().request(&three(), None).unwrap();
+        assert_eq!(
+            std::str::from_utf8(&prepared.body).unwrap(),
+            r#"{"text":"Fáilte","from":"Clinic","recipientInfo":[{"msisdn":"353871234561","notifyId":"1-00000000-1"},{"msisdn":"353871234562","notifyId":"2-00000000-1"},{"msisdn":"353871234563","notifyId":"3-00000000-1"}]}"#
+        );
+    }
+
+    #[test]
+    fn an_answer_that_lists_nobody_means_the_same_for_each() {
+        for (status, body) in [
+            (200, r#"{"success":true,"errors":[]}"#),
+            (200, r#"{"success":true"#),
+            (200, r#"{"success":false,"message":"no"}"#),
+            (400, r#"{"success":false,"errors":["353871234561 is wrong"]}"#),
+            (422, "<html>"),
+            (429, "slow down"),
+            (500, ""),
+            (503, r#"{"success":false,"errors":["1-00000000-1"]}"#),
+        ] {
+            assert_eq!(joint(status, body), Joint::of(verdict(status, body)), "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn of_those_that_shared_a_request_the_named_are_refused_and_the_others_accepted() {
+        let body = r#"{"success":true,"errors":[
+            {"notifyId":"3-00000000-1","message":"No credits available"},
+            {"msisdn":"353871234562","message":"Invalid MSISDN"},
+            "353871234562: once more"]}"#;
+        let Joint { verdict, exceptions, unmatched } = joint(200, body);
+        assert_eq!(verdict, Verdict::Accepted { gateway_message_id: None, note: None });
+        assert_eq!(unmatched, None);
+        let [(1, Verdict::Rejected { code, reason }), (2, Verdict::Deferred { cause, .. })] = &exceptions[..]
+        else {
+            panic!("{exceptions:?}");
+        };
+        assert_eq!((*code, *cause), ("gateway_refused", DeferCause::NoCredit));
+        assert!(reason.contains("Invalid MSISDN") && !reason.contains("353871234562"), "{reason}");
+    }
+
+    #[test]
+    fn one_who_was_skipped_and_is_not_named_leaves_a_note_with_all_who_are_left() {
+        for errors in [r#"["Invalid MSISDN"]"#, r#"[null]"#, "true", r#"["353871234561 or 353871234562"]"#] {
+            let Joint { verdict, exceptions, unmatched } =
+                joint(200, &format!(r#"{{"success":true,"errors":{errors}}}"#));
+            let Verdict::Accepted { note: Some(note), .. } = verdict else { panic!("{errors}: {verdict:?}") };
+            assert!(note.contains("2 others") && !note.contains("353871234561"), "{note}");
+            assert!(unmatched.is_some() && exceptions.is_empty());
+        }
+        // Nobody is left whom it could mean.
+        let all = r#"{"success":true,"errors":["353871234561","353871234562","353871234563","Invalid"]}"#;
+        let Joint { exceptions, unmatched, .. } = joint(200, all);
+        assert_eq!((exceptions.len(), unmatched), (3, None));
+    }
+
+    #[test]
+    fn no_success_that_names_some_says_nothing_of_the_others() {
+        let Joint { verdict, exceptions, .. } =
+            joint(200, r#"{"success":false,"errors":[{"msisdn":"353871234562","message":"Barred"}]}"#);
+        assert!(matches!(verdict, Verdict::Unknown { .. }), "{verdict:?}");
+        assert!(matches!(exceptions[..], [(1, Verdict::Rejected { .. })]), "{exceptions:?}");
     }
 
     #[test]

@@ -319,6 +319,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{Attempt, GatewayState, Metrics, Outcome, Page, Phase, Role};
+    use crate::verdict::{Joint, Verdict};
 
     fn page(metrics: &Metrics) -> String {
         let mut page = Page::default();
@@ -359,6 +360,26 @@ mod tests {
             "outboxd_attempt_duration_seconds_count{gateway=\"main\"} 1",
             "outboxd_messages_total{gateway=\"main\",outcome=\"accepted\"} 1",
             "outboxd_messages_total{gateway=\"\",outcome=\"failed\"} 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing from:\n{text}");
+        }
+    }
+
+    #[test]
+    fn messages_that_share_a_request_are_attempts_of_their_own_and_one_request() {
+        let metrics = Metrics::default();
+        let main = metrics.gateway("main");
+        let refused = Verdict::Rejected { code: "gateway_refused", reason: String::new() };
+        let accepted = Joint::of(Verdict::Accepted { gateway_message_id: None, note: None });
+        let joint = Joint { exceptions: vec![(3, refused)], ..accepted };
+        main.attempted_together(&joint, 100, Duration::from_millis(30));
+        main.attempted(Attempt::Accepted, Duration::from_millis(30));
+        let text = page(&metrics);
+        for line in [
+            "outboxd_attempts_total{gateway=\"main\",result=\"accepted\"} 100",
+            "outboxd_attempts_total{gateway=\"main\",result=\"rejected\"} 1",
+            "outboxd_requests_total{gateway=\"main\"} 2",
+            "outboxd_attempt_duration_seconds_count{gateway=\"main\"} 2",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing from:\n{text}");
         }
