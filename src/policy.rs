@@ -111,12 +111,40 @@ impl Health {
         now: Moment,
         jitter: f64,
     ) -> Change {
-        let left_before = self.left_before.remove(&message.0);
+        if self.left_before.remove(&message.0) && matches!(verdict, Verdict::Rejected { .. }) {
+            self.to_give_back.push((message.0, message.1.to_owned()));
+            return Change::None;
+        }
+        self.judge(verdict, Some(message), now, jitter)
+    }
+
+    /// The same for messages that shared a request, which is one answer. There is nothing to give back: those that are
+    /// refused together are not failed.
+    pub fn observe_joint(
+        &mut self,
+        verdict: &Verdict,
+        messages: &[MessageId],
+        now: Moment,
+        jitter: f64,
+    ) -> Change {
+        let mut left_before = false;
+        for id in messages {
+            left_before |= !self.left_before.is_empty() && self.left_before.remove(id);
+        }
+        if left_before && matches!(verdict, Verdict::Rejected { .. }) {
+            return Change::None;
+        }
+        self.judge(verdict, None, now, jitter)
+    }
+
+    fn judge(
+        &mut self,
+        verdict: &Verdict,
+        message: Option<(MessageId, &str)>,
+        now: Moment,
+        jitter: f64,
+    ) -> Change {
         match verdict {
-            Verdict::Rejected { .. } if left_before => {
-                self.to_give_back.push((message.0, message.1.to_owned()));
-                Change::None
-            }
             Verdict::Accepted { .. } => {
                 self.failures = 0;
                 self.pauses = 0;
@@ -240,7 +268,13 @@ impl Health {
         matches!(self.state, State::Stopped { code: GATEWAY_REFUSES, .. })
     }
 
-    fn refused(&mut self, code: &str, reason: &str, message: (MessageId, &str), now: Moment) -> Change {
+    fn refused(
+        &mut self,
+        code: &str,
+        reason: &str,
+        message: Option<(MessageId, &str)>,
+        now: Moment,
+    ) -> Change {
         // Gateways put the number or the id into the text of a refusal: without its digits it is the same reason.
         let reason: String = code
             .chars()
@@ -257,7 +291,7 @@ impl Health {
         }
         self.refusals.count += 1;
         self.refusals.messages.retain(|(_, _, at)| now.since(*at) < REFUSAL_MEMORY);
-        self.refusals.messages.push((message.0, message.1.to_owned(), now));
+        self.refusals.messages.extend(message.map(|(id, reference)| (id, reference.to_owned(), now)));
         let change = if self.refuses() {
             // Answers to what was under way when it stopped: given back as well.
             Change::Stop
@@ -456,6 +490,34 @@ mod tests {
             };
             assert_eq!(see(&mut health, &verdict, n, at(0)), Change::None);
         }
+    }
+
+    #[test]
+    fn an_answer_to_many_messages_counts_once() {
+        let mut health = Health::new(LIMITS);
+        let ids: Vec<MessageId> = (1..=100).map(MessageId).collect();
+        let lost = Verdict::Unknown { reason: "lost".to_owned() };
+        for n in 1..LIMITS.breaker_failures {
+            assert_eq!(health.observe_joint(&lost, &ids, at(0), 0.0), Change::None, "{n}");
+        }
+        assert_eq!(health.observe_joint(&lost, &ids, at(0), 0.0), Change::Wait);
+        let mut health = Health::new(LIMITS);
+        for _ in 1..LIMITS.stop_after_refusals {
+            assert_eq!(health.observe_joint(&rejected("barred"), &ids, at(0), 0.0), Change::None);
+        }
+        assert_eq!(
+            see(&mut health, &rejected("barred"), 7, at(0)),
+            Change::Stop,
+            "alone and together are one row"
+        );
+        let given_back: Vec<i64> = health.take_refused(|_| true).iter().map(|(id, _)| id.0).collect();
+        assert_eq!(given_back, [7], "those that are refused together stay queued");
+        // What had left before a person said go on may be refused for what has been mended.
+        health.resume(ids.iter().copied());
+        for pair in ids.chunks(2).take(2 * LIMITS.stop_after_refusals as usize) {
+            assert_eq!(health.observe_joint(&rejected("barred"), pair, at(0), 0.0), Change::None);
+        }
+        assert!(health.is_open());
     }
 
     #[test]

@@ -22,6 +22,24 @@ pub enum Verdict {
     Unknown { reason: String },
 }
 
+/// The meaning of one answer, for messages that travelled in one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joint {
+    /// Of every message but the exceptions. `Rejected` says that none was accepted, and not whose fault that is.
+    pub verdict: Verdict,
+    /// Messages that the answer tells apart, by their place in the request. Each place stands here once.
+    pub exceptions: Vec<(usize, Verdict)>,
+    /// What the gateway said of messages that it did not take and that cannot be told from the others.
+    pub unmatched: Option<String>,
+}
+
+impl Joint {
+    /// The same for each message.
+    pub const fn of(verdict: Verdict) -> Joint {
+        Joint { verdict, exceptions: Vec::new(), unmatched: None }
+    }
+}
+
 /// Why a message was deferred: decides what happens to its gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeferCause {

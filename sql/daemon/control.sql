@@ -4,7 +4,7 @@
 -- Columns: leads boolean (the epoch is still ours), held, held_reason, resumed text[] (gateways to let try again),
 -- stopped text[] (gateways to stop), reasons text[] (why, for each of them), uncertain_before, uncertain_due, the
 -- database's clock and the latest sign of life of any daemon by that clock (both in microseconds since 1970 bigint; NULL:
--- no daemon yet).
+-- no daemon yet), not_together text[] (gateways with an alarm that says so: they get one message a request).
 -- Locks: the rows of those gateways.
 WITH asked AS MATERIALIZED (
     SELECT g.name, g.resume_requested_at IS NOT NULL AS resumed, g.stop_requested
@@ -31,6 +31,13 @@ SELECT
     l.uncertain_before,
     l.uncertain_due,
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
-    (SELECT (extract(epoch FROM max(d.seen_at)) * 1000000)::bigint FROM outboxd.daemon AS d)
+    (SELECT (extract(epoch FROM max(d.seen_at)) * 1000000)::bigint FROM outboxd.daemon AS d),
+    coalesce(
+        (
+            SELECT array_agg(m.subject ORDER BY m.subject) FROM outboxd.alarm AS m
+            WHERE m.code = 'skipped_unnamed' AND m.cleared_at IS NULL
+        ),
+        '{}'
+    )
 FROM outboxd.leader AS l
 WHERE outboxd.expect_timeline($2)

@@ -81,6 +81,7 @@ pub(super) fn run(args: &Check, path: &Path) -> anyhow::Result<ExitCode> {
     let mut findings = vec![configuration(&config, path)];
     let (gateways, unusable) = outside::build(&config);
     findings.extend(unusable);
+    findings.extend(outside::shared_requests(&config));
     if args.offline {
         for gateway in &gateways {
             findings.push(Finding::ok(format!("gateway {}", gateway.name()), "can be used as configured"));

@@ -219,6 +219,7 @@ fn show_dialect(page: &mut Page, dialect: &Dialect) {
             page.text("username", &v2.username);
             page.remark("password", "set");
             page.optional("campaign_name", v2.campaign_name.as_deref());
+            page.number("coalesce", v2.coalesce);
         }
         Dialect::InteractsmsV1(v1) => {
             page.text("dialect", if v1.json { "interactsms-v1-json" } else { "interactsms-v1" });

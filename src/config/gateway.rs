@@ -44,6 +44,7 @@ const DIALECT_KEYS: &[(&str, &[Kind])] = &[
     ("api_url", &[Kind::V2]),
     ("token_url", &[Kind::V2]),
     ("campaign_name", &[Kind::V2]),
+    ("coalesce", &[Kind::V2]),
     ("api_id", &[Kind::V1Form, Kind::V1Json]),
     ("notify_field", &[Kind::V1Form, Kind::V1Json]),
     ("newline", &[Kind::V1Form, Kind::V1Json]),
@@ -243,6 +244,7 @@ fn v2(reader: &mut Reader<'_>, section: &[&str], raw: &RawGateway) -> Result<Dia
     }
     let token_url =
         url_or(reader, "token_url", raw.token_url.as_ref(), "https://auth.interactsms.com/token", allow_http);
+    let coalesce = reader.whole("coalesce", &raw.coalesce, 1, 1..=1000);
     let (username, password) = account?;
     Ok(Dialect::InteractsmsV2(InteractsmsV2 {
         api_url: api_url?,
@@ -250,6 +252,7 @@ fn v2(reader: &mut Reader<'_>, section: &[&str], raw: &RawGateway) -> Result<Dia
         username,
         password,
         campaign_name: raw.campaign_name.as_ref().map(|at| at.value.clone()),
+        coalesce: usize::try_from(coalesce).map_err(|_| Reported)?,
     }))
 }
 

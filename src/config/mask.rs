@@ -36,6 +36,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "account_password_credential",
     "account_password_env",
     "account_password_file",
+    "coalesce",
     "concurrency",
     "connect_timeout",
     "default",

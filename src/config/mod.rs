@@ -229,6 +229,29 @@ pub struct Gateway {
     pub network: Network,
 }
 
+impl Gateway {
+    /// Most messages of one text and sender in one request.
+    pub fn coalesce(&self) -> usize {
+        match &self.dialect {
+            Dialect::InteractsmsV2(v2) => v2.coalesce,
+            Dialect::InteractsmsV1(_) | Dialect::Http(_) => 1,
+        }
+    }
+
+    /// Requests that may be under way or stand in waves: while some are under way, as many others are made ready.
+    pub fn requests_ahead(&self) -> usize {
+        self.concurrency * 2
+    }
+
+    /// Messages in waves whose results are not recorded yet: what those requests carry. Where they carry many, eight that
+    /// are full are as fast as a hundred, while a kill would make unknown whatever stood in waves.
+    pub fn messages_ahead(&self) -> usize {
+        const MOST: usize = 8000;
+        let requests = self.requests_ahead();
+        (requests * self.coalesce()).min(requests.max(MOST))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnUnknown {
     Hold,
@@ -252,6 +275,8 @@ pub struct InteractsmsV2 {
     pub username: String,
     pub password: Secret,
     pub campaign_name: Option<String>,
+    /// Most messages of one text and sender in one request; 1: each has its own.
+    pub coalesce: usize,
 }
 
 #[derive(Debug, Clone)]

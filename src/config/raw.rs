@@ -234,6 +234,8 @@ pub(super) struct RawGateway {
     pub(super) password_env: Text,
     /// Label in the gateway's web pages: interactsms-v2.
     pub(super) campaign_name: Text,
+    /// Most messages of one text and sender in one request: interactsms-v2. Default 1.
+    pub(super) coalesce: Whole,
     /// Account's API id: interactsms-v1, interactsms-v1-json.
     pub(super) api_id: Option<At<NumberOrText>>,
     /// Name of the reference field: interactsms-v1, interactsms-v1-json.

@@ -33,7 +33,7 @@ pub struct Alarm {
     to_do: &'static str,
 }
 
-pub const ALARMS: [Alarm; 9] = [
+pub const ALARMS: [Alarm; 10] = [
     Alarm {
         code: "database_changed",
         severity: Severity::Critical,
@@ -73,6 +73,11 @@ pub const ALARMS: [Alarm; 9] = [
         code: "failover_uncertain",
         severity: Severity::Warning,
         to_do: "look at the messages set aside, run `outboxd adopt`, then `outboxd retry --status held --force` or cancel",
+    },
+    Alarm {
+        code: "skipped_unnamed",
+        severity: Severity::Warning,
+        to_do: "find in the gateway's web pages who was skipped, send to them again, then run: outboxd resume --gateway NAME",
     },
     Alarm {
         code: "request_refused",

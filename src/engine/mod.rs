@@ -32,7 +32,7 @@ use crate::store::StoreError;
 use crate::store::control::{Doorbell, Orders};
 use crate::store::listen::Heard;
 use crate::store::queue::{DueRow, WaveKey, WaveOutcome};
-use crate::verdict::Verdict;
+use crate::verdict::{Joint, Verdict};
 
 /// A wave and the nonce in its references: random, so that an id that is used again has other references.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +70,12 @@ pub enum Event {
         gateway: GatewayIndex,
         id: MessageId,
         verdict: Verdict,
+    },
+    /// An attempt of messages that shared a request is over.
+    JointAnswer {
+        gateway: GatewayIndex,
+        ids: Vec<MessageId>,
+        joint: Joint,
     },
     /// Results are in the database.
     Recorded(Vec<Done>),

@@ -11,6 +11,7 @@
 //! - Nothing here is needed for safety: a row that is offered twice or too early is refused by its wave.
 
 mod cursor;
+mod requests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::clock::Moment;
 use crate::compose::Draft;
 use crate::engine::plan::cursor::Cursor;
 pub use crate::engine::plan::cursor::{Read, ReadKind};
+pub use crate::engine::plan::requests::Requests;
 use crate::message::{AttemptNo, CreatedAt, Lane, MessageId, Position, RowVersion};
 
 /// Index of a gateway in the configuration's order.
@@ -44,6 +46,8 @@ pub struct Ready {
     pub row_made: CreatedAt,
     pub attempts: AttemptNo,
     pub draft: Draft,
+    /// Where the gateway takes several messages in one request: those that may share one have the same.
+    pub alike: u64,
 }
 
 #[derive(Debug)]
@@ -72,6 +76,8 @@ struct GatewayPlan {
     ready: [VecDeque<Ready>; 3],
     /// Places that went to normal or bulk while both waited, since bulk had its last one.
     since_bulk: usize,
+    /// The same of places in requests, where several messages share one.
+    requests_since_bulk: usize,
     /// Rows of this gateway after this place have not been taken.
     restart: [Option<Position>; 3],
 }
@@ -97,6 +103,28 @@ impl GatewayPlan {
         let bulk = bulk_share.min(waiting_bulk);
         let normal = (rest - bulk).min(waiting_normal);
         (normal, (rest - normal).min(waiting_bulk))
+    }
+
+    /// Takes from the first so many messages of each lane those that find places in requests too, by the same rules.
+    fn take_in_requests(
+        &mut self,
+        requests: &mut Requests,
+        [urgent, normal, bulk]: [usize; 3],
+    ) -> Vec<Ready> {
+        let mut taken = Vec::with_capacity(urgent + normal + bulk);
+        let [urgent_ready, normal_ready, bulk_ready] = &mut self.ready;
+        requests.take(urgent_ready, urgent, requests.free, &mut taken);
+        let rest = requests.free.saturating_sub(kept_for_urgent(requests.all));
+        let mut kept_for_bulk = 0;
+        if normal > 0 && bulk > 0 {
+            kept_for_bulk = (self.requests_since_bulk + rest) / BULK_EVERY;
+            self.requests_since_bulk = (self.requests_since_bulk + rest) % BULK_EVERY;
+        }
+        let before = requests.free;
+        requests.take(normal_ready, normal, rest.saturating_sub(kept_for_bulk), &mut taken);
+        let used = before - requests.free;
+        requests.take(bulk_ready, bulk, rest.saturating_sub(used), &mut taken);
+        taken
     }
 }
 
@@ -131,6 +159,7 @@ impl Plan {
                     stretch: 0,
                     ready: Default::default(),
                     since_bulk: 0,
+                    requests_since_bulk: 0,
                     restart: [None; 3],
                 })
                 .collect(),
@@ -325,19 +354,28 @@ impl Plan {
     }
 
     /// Takes up to `room` messages: urgent first; bulk gets a quarter of what is left while normal waits too, and
-    /// the two together never take the places that are kept free for urgent ones.
-    pub fn take_for_wave(&mut self, gateway: GatewayIndex, room: usize) -> Vec<Ready> {
+    /// the two together never take the places that are kept free for urgent ones. `requests`: nor more than these carry.
+    pub fn take_for_wave(
+        &mut self,
+        gateway: GatewayIndex,
+        room: usize,
+        requests: Option<&mut Requests>,
+    ) -> Vec<Ready> {
         let plan = &mut self.gateways[gateway];
-        // With two places or less, keeping one free would halve what a gateway can do.
-        let reserve = if plan.limit > 2 { plan.limit.div_ceil(8) } else { 0 };
         let urgent = room.min(plan.ready[Lane::Urgent.index()].len());
         let free = (plan.limit + plan.stretch).saturating_sub(plan.under_way + urgent);
-        let rest = (room - urgent).min(free.saturating_sub(reserve));
+        let rest = (room - urgent).min(free.saturating_sub(kept_for_urgent(plan.limit)));
         let (normal, bulk) = plan.share(rest);
-        let mut taken = Vec::with_capacity(urgent + normal + bulk);
-        for (lane, count) in [(Lane::Urgent, urgent), (Lane::Normal, normal), (Lane::Bulk, bulk)] {
-            taken.extend(plan.ready[lane.index()].drain(..count));
-        }
+        let taken = match requests {
+            Some(requests) => plan.take_in_requests(requests, [urgent, normal, bulk]),
+            None => {
+                let mut taken = Vec::with_capacity(urgent + normal + bulk);
+                for (lane, count) in [(Lane::Urgent, urgent), (Lane::Normal, normal), (Lane::Bulk, bulk)] {
+                    taken.extend(plan.ready[lane.index()].drain(..count));
+                }
+                taken
+            }
+        };
         plan.under_way += taken.len();
         for ready in &taken {
             if let Some(known) = self.known.get_mut(&ready.id) {
@@ -462,6 +500,12 @@ impl Plan {
             .filter_map(|lane| self.cursors[lane.index()].next_at(now, !self.far_reading))
             .min()
     }
+}
+
+/// Of so many places.
+const fn kept_for_urgent(places: usize) -> usize {
+    // With two places or less, keeping one free would halve what a gateway can do.
+    if places > 2 { places.div_ceil(8) } else { 0 }
 }
 
 /// What a page was like.

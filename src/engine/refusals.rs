@@ -5,8 +5,11 @@
 //! what was accepted lately and has had no result of its own is what was refused, if there is as much of it as there are
 //! refusals. Whatever could make that a coincidence (another daemon may have been told, something was accepted before we
 //! listened, an answer is still to come) leaves it to the alarm that was raised when the refusal came.
+//!
+//! The same holds for messages that shared a request: each is told of once, and none has a result of its own. Should all of
+//! a request be told at one time, they count as one that was repeated; then there are too few, and the alarm stays.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
@@ -25,7 +28,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// Results are remembered for as long as one of the times above, or all of them, may ask for them.
 const KEEP: Duration = Duration::from_secs(180);
 const MOST_TOLD: usize = 100_000;
-const MOST_PENDING: usize = 1000;
+/// Several requests of as many recipients as one may have: each is told of by itself.
+const MOST_PENDING: usize = 10_000;
 /// Between two looks for alarms that nobody needs any more.
 const TIDY: Duration = Duration::from_secs(600);
 
@@ -48,7 +52,9 @@ pub(super) struct Refusals {
     forgot_at: Option<Moment>,
     pending: Vec<Refusal>,
     /// Refusals by the gateway's time, so that a repetition is recognised; and whether their messages were found.
-    known: VecDeque<(String, bool)>,
+    known: HashMap<String, bool>,
+    /// The same, oldest first.
+    known_at: VecDeque<String>,
     tidy_at: Moment,
 }
 
@@ -70,7 +76,8 @@ impl Refusals {
             told_at: VecDeque::new(),
             forgot_at: None,
             pending: Vec::new(),
-            known: VecDeque::new(),
+            known: HashMap::new(),
+            known_at: VecDeque::new(),
             tidy_at: now,
         }
     }
@@ -98,13 +105,16 @@ impl Refusals {
     /// True: its message has been found already.
     pub(super) fn refused(&mut self, refusal: Refusal) -> bool {
         if let Some(finished_at) = &refusal.finished_at {
-            if let Some((_, found)) = self.known.iter().find(|(known, _)| known == finished_at) {
+            if let Some(found) = self.known.get(finished_at) {
                 return *found;
             }
-            if self.known.len() >= MOST_PENDING {
-                self.known.pop_front();
+            if self.known.len() >= MOST_PENDING
+                && let Some(oldest) = self.known_at.pop_front()
+            {
+                self.known.remove(&oldest);
             }
-            self.known.push_back((finished_at.clone(), false));
+            self.known.insert(finished_at.clone(), false);
+            self.known_at.push_back(finished_at.clone());
         }
         if self.pending.len() < MOST_PENDING {
             self.pending.push(refusal);
@@ -137,8 +147,8 @@ impl Refusals {
         let group = std::mem::take(&mut self.pending);
         match self.attribute(store, &group, now).await {
             Ok(Some(messages)) => {
-                for (known, found) in &mut self.known {
-                    *found |= group.iter().any(|refusal| refusal.finished_at.as_ref() == Some(known));
+                for finished_at in group.iter().filter_map(|refusal| refusal.finished_at.as_ref()) {
+                    self.known.entry(finished_at.clone()).and_modify(|found| *found = true);
                 }
                 info!(messages, "were accepted and then refused by requests that did not name them");
             }
@@ -198,7 +208,7 @@ impl Refusals {
 mod tests {
     use std::time::Duration;
 
-    use super::{Ears, MOST_TOLD, Refusal, Refusals, SETTLE};
+    use super::{Ears, MOST_PENDING, MOST_TOLD, Refusal, Refusals, SETTLE};
     use crate::clock::Moment;
     use crate::message::{MessageId, Nonce, NotifyRef};
 
@@ -226,9 +236,23 @@ mod tests {
         }
         assert_eq!(refusals.pending.len(), 4);
         refusals.pending.clear();
-        refusals.known[0].1 = true;
+        refusals.known.insert("a".to_owned(), true);
         assert!(refusals.refused(refusal(Some("a"), Moment::ZERO)), "its message has been found");
         assert!(refusals.pending.is_empty());
+    }
+
+    #[test]
+    fn a_full_request_is_not_too_much_to_be_attributed() {
+        let mut refusals = refusals();
+        for n in 0..2000 {
+            refusals.refused(refusal(Some(&n.to_string()), Moment::ZERO));
+        }
+        assert!(refusals.pending.len() == 2000 && refusals.pending.len() < MOST_PENDING);
+        assert_eq!((refusals.known.len(), refusals.known_at.len()), (2000, 2000));
+        for n in 2000..MOST_PENDING + 7 {
+            refusals.refused(refusal(Some(&n.to_string()), Moment::ZERO));
+        }
+        assert_eq!((refusals.known.len(), refusals.known_at.len()), (MOST_PENDING, MOST_PENDING));
     }
 
     #[test]

@@ -327,6 +327,7 @@ mod tests {
             username: "user".to_owned(),
             password: Secret::new("h&nter2"),
             campaign_name: None,
+            coalesce: 1,
         })
         .unwrap()
     }

@@ -1,7 +1,9 @@
-//! InteractSMS v2: one Campaign of one recipient, with a bearer token.
+//! InteractSMS v2: one Campaign of one recipient, or of several where that is configured, with a bearer token.
 //!
 //! Pure. What the API's pages leave open is decided for safety: an answer that is not clearly theirs is unknown.
 //! No answer carries an id; receipts name the message by the NotifyId that is sent along.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::Method;
@@ -13,9 +15,10 @@ use url::Url;
 use crate::config::{self, CodeClass, Secret};
 use crate::gateway::answer::{Answer, by_class, by_status, class_of_status};
 use crate::gateway::quote::Private;
+use crate::gateway::skipped::{Entry, Members, words};
 use crate::gateway::{BuildError, Dialect, Prepared, parse_url};
 use crate::message::{Outgoing, Refusal};
-use crate::verdict::{DeferCause, Verdict};
+use crate::verdict::{DeferCause, Joint, Verdict};
 
 #[derive(Debug)]
 pub(super) struct InteractsmsV2 {
@@ -105,6 +108,75 @@ impl Dialect for InteractsmsV2 {
             }
         }
     }
+
+    /// A request that takes some recipients and skips others *succeeds*, by the API's pages, and lists who was skipped.
+    /// So one that does not succeed has taken nobody, and one that succeeds has taken whoever is not listed.
+    fn joint_verdict(&self, answer: &Answer, messages: &[Outgoing], private: Private<'_>) -> Joint {
+        let whole = self.verdict(answer, private);
+        let own = answer.object::<Own>().filter(|own| answer.is_whole_success() && !is_empty(&own.errors));
+        let Some(own) = own else { return Joint::of(whole) };
+        let entries = Members::of(messages).read(&own.errors);
+        if own.success {
+            partial(answer, messages.len(), &entries, private)
+        } else {
+            all_or_some(whole, answer, messages.len(), &entries, private)
+        }
+    }
+}
+
+/// Success, with a list of those who were skipped.
+fn partial(answer: &Answer, messages: usize, entries: &[Entry], private: Private<'_>) -> Joint {
+    let exceptions = named(answer, entries, private);
+    let accepted = |note| Verdict::Accepted { gateway_message_id: None, note };
+    // Where everybody is named, nobody is left whom another entry could mean.
+    let nameless = entries.iter().find(|entry| entry.names.is_none() && exceptions.len() < messages);
+    let Some(nameless) = nameless else {
+        return Joint { verdict: accepted(None), exceptions, unmatched: None };
+    };
+    let said = private.quote(&nameless.text);
+    let note = format!(
+        "the gateway took the request that this message shared with {} others, and skipped one or more of them that it does \
+         not name: \"{said}\"",
+        messages.saturating_sub(1)
+    );
+    Joint { verdict: accepted(Some(note)), exceptions, unmatched: Some(said) }
+}
+
+/// No success. If it names only some of the messages, that contradicts what is known of partial success, and what became
+/// of the others is not known.
+fn all_or_some(
+    whole: Verdict,
+    answer: &Answer,
+    messages: usize,
+    entries: &[Entry],
+    private: Private<'_>,
+) -> Joint {
+    let exceptions = named(answer, entries, private);
+    if exceptions.is_empty() {
+        return Joint::of(whole);
+    }
+    let verdict = if exceptions.len() < messages {
+        Verdict::Unknown {
+            reason: "the gateway refused some of the messages of a request, and does not say what became of the others"
+                .to_owned(),
+        }
+    } else {
+        whole
+    };
+    Joint { verdict, exceptions, unmatched: None }
+}
+
+/// The messages that entries name, each with what the first of them says.
+fn named(answer: &Answer, entries: &[Entry], private: Private<'_>) -> Vec<(usize, Verdict)> {
+    let mut named = BTreeMap::new();
+    for entry in entries {
+        if let Some(at) = entry.names {
+            named
+                .entry(at)
+                .or_insert_with(|| refusal(Some(&entry.text), answer, CodeClass::Rejected, private));
+        }
+    }
+    named.into_iter().collect()
 }
 
 /// `Authorization: Bearer …`; `None` for a token that no header can carry (log-in refuses those).
@@ -160,24 +232,7 @@ impl Own {
 
     /// Not accepted; `class` unless the text names something that we know.
     fn refusal(&self, answer: &Answer, class: CodeClass, private: Private<'_>) -> Verdict {
-        let text = self.text();
-        let said = text.as_deref().map(|text| private.quote(text));
-        match text.as_deref().and_then(recognise) {
-            Some(Known::NoCredit) => Verdict::Deferred {
-                cause: DeferCause::NoCredit,
-                retry_after: None,
-                reason: "the gateway account has no credits; buy credits, then start the gateway again"
-                    .to_owned(),
-            },
-            Some(Known::SenderNotValid) => Verdict::Rejected {
-                code: "sender_not_valid",
-                reason: format!(
-                    "the gateway does not know this sender (\"{}\"); use one from the account's sender list",
-                    said.as_deref().unwrap_or_default()
-                ),
-            },
-            None => by_class(class, answer, said.as_deref()),
-        }
+        refusal(self.text().as_deref(), answer, class, private)
     }
 
     /// What the gateway says: its errors if there are any, and its message otherwise.
@@ -187,6 +242,27 @@ impl Own {
         } else {
             text_of(&self.errors).or_else(|| text_of(&self.message))
         }
+    }
+}
+
+/// Not accepted, in these words of the gateway.
+fn refusal(text: Option<&str>, answer: &Answer, class: CodeClass, private: Private<'_>) -> Verdict {
+    let said = text.map(|text| private.quote(text));
+    match text.and_then(recognise) {
+        Some(Known::NoCredit) => Verdict::Deferred {
+            cause: DeferCause::NoCredit,
+            retry_after: None,
+            reason: "the gateway account has no credits; buy credits, then start the gateway again"
+                .to_owned(),
+        },
+        Some(Known::SenderNotValid) => Verdict::Rejected {
+            code: "sender_not_valid",
+            reason: format!(
+                "the gateway does not know this sender (\"{}\"); use one from the account's sender list",
+                said.as_deref().unwrap_or_default()
+            ),
+        },
+        None => by_class(class, answer, said.as_deref()),
     }
 }
 
@@ -201,26 +277,8 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// The texts and numbers in a value, wherever they stand in it. Depth is bounded by the JSON parser.
 fn text_of(value: &Value) -> Option<String> {
-    fn collect(value: &Value, out: &mut String) {
-        match value {
-            Value::Null | Value::Bool(_) => {}
-            Value::Number(number) => push(&number.to_string(), out),
-            Value::String(text) => push(text.trim(), out),
-            Value::Array(items) => items.iter().for_each(|item| collect(item, out)),
-            Value::Object(fields) => fields.values().for_each(|item| collect(item, out)),
-        }
-    }
-    fn push(text: &str, out: &mut String) {
-        if !out.is_empty() && !text.is_empty() {
-            out.push_str(", ");
-        }
-        out.push_str(text);
-    }
-    let mut out = String::new();
-    collect(value, &mut out);
-    if out.is_empty() { None } else { Some(out) }
+    Some(words(value)).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -232,7 +290,8 @@ mod tests {
     use crate::gateway::answer::Answer;
     use crate::gateway::quote::Private;
     use crate::gateway::{Dialect, outgoing_for_tests};
-    use crate::verdict::{DeferCause, Verdict};
+    use crate::message::Outgoing;
+    use crate::verdict::{DeferCause, Joint, Verdict};
 
     fn dialect() -> InteractsmsV2 {
         InteractsmsV2::build(&config::InteractsmsV2 {
@@ -241,6 +300,7 @@ mod tests {
             username: "u".to_owned(),
             password: Secret::new("p"),
             campaign_name: None,
+            coalesce: 1,
         })
         .unwrap()
     }
@@ -309,6 +369,84 @@ mod tests {
             let body = format!(r#"{{"success":true,"errors":{errors}}}"#);
             assert!(matches!(verdict(200, &body), Verdict::Unknown { .. }), "{body}");
         }
+    }
+
+    fn three() -> Vec<Outgoing> {
+        let message = |n: u32| Outgoing {
+            recipient: format!("35387123456{n}"),
+            gateway_ref: format!("{n}-00000000-1"),
+            ..outgoing_for_tests("Fáilte")
+        };
+        (1..=3).map(message).collect()
+    }
+
+    fn joint(status: u16, body: &str) -> Joint {
+        dialect().joint_verdict(&Answer::new(status, body.to_owned()), &three(), Private::default())
+    }
+
+    #[test]
+    fn messages_that_share_a_request_are_one_campaign_with_a_reference_each() {
+        let prepared = dialect().request(&three(), None).unwrap();
+        assert_eq!(
+            std::str::from_utf8(&prepared.body).unwrap(),
+            r#"{"text":"Fáilte","from":"Clinic","recipientInfo":[{"msisdn":"353871234561","notifyId":"1-00000000-1"},{"msisdn":"353871234562","notifyId":"2-00000000-1"},{"msisdn":"353871234563","notifyId":"3-00000000-1"}]}"#
+        );
+    }
+
+    #[test]
+    fn an_answer_that_lists_nobody_means_the_same_for_each() {
+        for (status, body) in [
+            (200, r#"{"success":true,"errors":[]}"#),
+            (200, r#"{"success":true"#),
+            (200, r#"{"success":false,"message":"no"}"#),
+            (400, r#"{"success":false,"errors":["353871234561 is wrong"]}"#),
+            (422, "<html>"),
+            (429, "slow down"),
+            (500, ""),
+            (503, r#"{"success":false,"errors":["1-00000000-1"]}"#),
+        ] {
+            assert_eq!(joint(status, body), Joint::of(verdict(status, body)), "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn of_those_that_shared_a_request_the_named_are_refused_and_the_others_accepted() {
+        let body = r#"{"success":true,"errors":[
+            {"notifyId":"3-00000000-1","message":"No credits available"},
+            {"msisdn":"353871234562","message":"Invalid MSISDN"},
+            "353871234562: once more"]}"#;
+        let Joint { verdict, exceptions, unmatched } = joint(200, body);
+        assert_eq!(verdict, Verdict::Accepted { gateway_message_id: None, note: None });
+        assert_eq!(unmatched, None);
+        let [(1, Verdict::Rejected { code, reason }), (2, Verdict::Deferred { cause, .. })] = &exceptions[..]
+        else {
+            panic!("{exceptions:?}");
+        };
+        assert_eq!((*code, *cause), ("gateway_refused", DeferCause::NoCredit));
+        assert!(reason.contains("Invalid MSISDN") && !reason.contains("353871234562"), "{reason}");
+    }
+
+    #[test]
+    fn one_who_was_skipped_and_is_not_named_leaves_a_note_with_all_who_are_left() {
+        for errors in [r#"["Invalid MSISDN"]"#, r#"[null]"#, "true", r#"["353871234561 or 353871234562"]"#] {
+            let Joint { verdict, exceptions, unmatched } =
+                joint(200, &format!(r#"{{"success":true,"errors":{errors}}}"#));
+            let Verdict::Accepted { note: Some(note), .. } = verdict else { panic!("{errors}: {verdict:?}") };
+            assert!(note.contains("2 others") && !note.contains("353871234561"), "{note}");
+            assert!(unmatched.is_some() && exceptions.is_empty());
+        }
+        // Nobody is left whom it could mean.
+        let all = r#"{"success":true,"errors":["353871234561","353871234562","353871234563","Invalid"]}"#;
+        let Joint { exceptions, unmatched, .. } = joint(200, all);
+        assert_eq!((exceptions.len(), unmatched), (3, None));
+    }
+
+    #[test]
+    fn no_success_that_names_some_says_nothing_of_the_others() {
+        let Joint { verdict, exceptions, .. } =
+            joint(200, r#"{"success":false,"errors":[{"msisdn":"353871234562","message":"Barred"}]}"#);
+        assert!(matches!(verdict, Verdict::Unknown { .. }), "{verdict:?}");
+        assert!(matches!(exceptions[..], [(1, Verdict::Rejected { .. })]), "{exceptions:?}");
     }
 
     #[test]

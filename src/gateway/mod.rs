@@ -16,6 +16,7 @@ mod probe;
 mod protocol;
 mod quote;
 mod sender;
+mod skipped;
 mod template;
 
 use std::fmt;
@@ -29,7 +30,7 @@ use url::Url;
 use crate::config::{self, Secret};
 use crate::gateway::quote::Private;
 use crate::message::{Outgoing, Refusal};
-use crate::verdict::{DeferCause, Verdict};
+use crate::verdict::{DeferCause, Joint, Verdict};
 
 pub use crate::gateway::answer::Answer;
 pub use crate::gateway::departure::Gate;
@@ -41,13 +42,18 @@ pub use crate::gateway::protocol::Protocol;
 /// An implementation must call an answer accepted only when it is certainly the gateway's own and says so, and must
 /// call unknown whatever it does not recognise. It must not retry, sleep or log.
 trait Dialect: Send + Sync + fmt::Debug {
-    /// The request that carries `messages`, for now always one. A refusal says that the message cannot be written in
-    /// this dialect without changing it.
+    /// The request that carries `messages`: one, or several of one text and sender where the dialect can do that. A
+    /// refusal says that the message cannot be written in this dialect without changing it.
     fn request(&self, messages: &[Outgoing], token: Option<&Secret>) -> Result<Prepared, Refusal>;
 
     /// What an answer means for the message that was sent. Any status and any bytes may come; of the gateway's words
     /// none goes on that `private` has not quoted.
     fn verdict(&self, answer: &Answer, private: Private<'_>) -> Verdict;
+
+    /// The same for messages that shared a request, of which an answer may tell some apart.
+    fn joint_verdict(&self, answer: &Answer, _messages: &[Outgoing], private: Private<'_>) -> Joint {
+        Joint::of(self.verdict(answer, private))
+    }
 }
 
 /// A request ready to be sent. An empty body means none.
@@ -142,6 +148,11 @@ impl Gateway {
     /// A caller that drops the future before it is done must treat the message as unknown.
     pub async fn send(&self, message: &Outgoing, gate: &Gate) -> Verdict {
         self.sender.send(message, gate).await
+    }
+
+    /// The same for messages of one text and sender that travel in one request: all of them leave, or none does.
+    pub async fn send_together(&self, messages: &[Outgoing], gate: &Gate) -> Joint {
+        self.sender.send_together(messages, gate).await
     }
 
     /// Finds out whether the gateway can be used, without sending anybody anything.

@@ -17,7 +17,7 @@ use crate::gateway::template::Template;
 use crate::gateway::{BuildError, Deferral, Dialect, Prepared, ProbeFailure};
 use crate::gateway::{http_template, interactsms_v1, interactsms_v2};
 use crate::message::{Outgoing, Refusal};
-use crate::verdict::Verdict;
+use crate::verdict::{Joint, Verdict};
 
 #[derive(Debug)]
 pub struct Protocol {
@@ -60,12 +60,27 @@ impl Protocol {
 
     /// The request that carries this message.
     pub fn request(&self, message: &Outgoing, token: Option<&Secret>) -> Result<Prepared, Refusal> {
-        self.dialect.request(slice::from_ref(message), token)
+        self.request_together(slice::from_ref(message), token)
+    }
+
+    /// The request that carries all of these, which have one text and one sender.
+    pub fn request_together(
+        &self,
+        messages: &[Outgoing],
+        token: Option<&Secret>,
+    ) -> Result<Prepared, Refusal> {
+        self.dialect.request(messages, token)
     }
 
     /// What this answer means for this message, in words that may be written down.
     pub fn verdict(&self, answer: &Answer, message: &Outgoing) -> Verdict {
         self.dialect.verdict(answer, Private { secrets: &self.secrets, text: &message.text })
+    }
+
+    /// What this answer means for messages that shared a request.
+    pub fn joint_verdict(&self, answer: &Answer, messages: &[Outgoing]) -> Joint {
+        let text = messages.first().map_or("", |message| &message.text);
+        self.dialect.joint_verdict(answer, messages, Private { secrets: &self.secrets, text })
     }
 
     /// What an answer to the log-in brings: a token and how long it serves. `None` where there is no log-in.

@@ -6,6 +6,7 @@
 //! once with a fresh token.
 
 use std::fmt;
+use std::slice;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -21,10 +22,12 @@ use crate::gateway::protocol::Protocol;
 use crate::gateway::{Deferral, Prepared};
 use crate::message::Outgoing;
 use crate::telemetry::WAY;
-use crate::verdict::{DeferCause, Verdict};
+use crate::verdict::{DeferCause, Joint, Verdict};
 
 /// The client's own connect timeout comes first and explains itself better; this is the net below it.
 const CONNECT_SLACK: Duration = Duration::from_secs(1);
+/// The answer to a request for many may have a word for each.
+const ANSWER_BYTES_A_MESSAGE: usize = 512;
 
 pub(super) struct Sender {
     pub(super) protocol: Protocol,
@@ -42,32 +45,42 @@ type Exchanged = Result<Answer, Verdict>;
 
 impl Sender {
     pub(super) async fn send(&self, message: &Outgoing, gate: &Gate) -> Verdict {
-        let exchanged = match &self.protocol.auth {
-            None => self.exchange(message, None, gate).await,
-            Some(auth) => self.exchange_logged_in(auth, message, gate).await,
-        };
-        match exchanged {
+        match self.exchange_for(slice::from_ref(message), gate).await {
             Ok(answer) => self.protocol.verdict(&answer, message),
             Err(verdict) => verdict,
         }
     }
 
-    async fn exchange_logged_in(&self, auth: &Auth, message: &Outgoing, gate: &Gate) -> Exchanged {
+    pub(super) async fn send_together(&self, messages: &[Outgoing], gate: &Gate) -> Joint {
+        match self.exchange_for(messages, gate).await {
+            Ok(answer) => self.protocol.joint_verdict(&answer, messages),
+            Err(verdict) => Joint::of(verdict),
+        }
+    }
+
+    async fn exchange_for(&self, messages: &[Outgoing], gate: &Gate) -> Exchanged {
+        match &self.protocol.auth {
+            None => self.exchange(messages, None, gate).await,
+            Some(auth) => self.exchange_logged_in(auth, messages, gate).await,
+        }
+    }
+
+    async fn exchange_logged_in(&self, auth: &Auth, messages: &[Outgoing], gate: &Gate) -> Exchanged {
         let token = auth.token(&self.egress).await.map_err(Verdict::from)?;
-        let answer = self.exchange(message, Some(&token.secret), gate).await?;
+        let answer = self.exchange(messages, Some(&token.secret), gate).await?;
         if answer.status != StatusCode::UNAUTHORIZED.as_u16() {
             return Ok(answer);
         }
         auth.invalidate(&token);
         let token = auth.token(&self.egress).await.map_err(Verdict::from)?;
-        self.exchange(message, Some(&token.secret), gate).await
+        self.exchange(messages, Some(&token.secret), gate).await
     }
 
     /// One request, at most once on the wire.
-    async fn exchange(&self, message: &Outgoing, token: Option<&Secret>, gate: &Gate) -> Exchanged {
+    async fn exchange(&self, messages: &[Outgoing], token: Option<&Secret>, gate: &Gate) -> Exchanged {
         let prepared = self
             .protocol
-            .request(message, token)
+            .request_together(messages, token)
             .map_err(|refusal| Verdict::Rejected { code: refusal.code, reason: refusal.reason })?;
         let place = place_of(&prepared.url);
         let departure = Departure::new(gate);
@@ -79,9 +92,10 @@ impl Sender {
         if !has_body && !departure.leave() {
             return Err(held_back());
         }
+        let most = ANSWER_BYTES + messages.len().saturating_sub(1) * ANSWER_BYTES_A_MESSAGE;
         let mut exchange = std::pin::pin!(async {
             let response = self.egress.client.execute(request).await?;
-            Ok::<Answer, reqwest::Error>(read_answer(response, ANSWER_BYTES).await)
+            Ok::<Answer, reqwest::Error>(read_answer(response, most).await)
         });
 
         let patience = self.egress.connect_timeout + CONNECT_SLACK;
@@ -90,7 +104,9 @@ impl Sender {
                 biased;
                 ended = &mut exchange => Some(Ended::With(ended)),
                 () = departure.asked() => {
-                    trace!(target: WAY, message_id = message.id.0, "left");
+                    for message in messages {
+                        trace!(target: WAY, message_id = message.id.0, "left");
+                    }
                     None
                 }
                 () = sleep(patience) => Some(Ended::TooLate),

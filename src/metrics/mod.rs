@@ -10,7 +10,7 @@ mod page;
 pub mod progress;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::metrics::histogram::Histogram;
 use crate::metrics::label::Counters;
 pub use crate::metrics::label::{Attempt, Callback, Outcome, Told, Wakeup, WaveResult};
 pub use crate::metrics::page::{Kind, Page};
+use crate::verdict::Joint;
 
 /// Everything that one process counts. Outlives a change of the configuration.
 #[derive(Debug, Default)]
@@ -45,6 +46,7 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 pub struct GatewayMetrics {
     attempts: Counters<Attempt>,
+    requests: AtomicU64,
     seconds: Histogram,
     outcomes: Counters<Outcome>,
     pub in_flight: AtomicUsize,
@@ -188,6 +190,14 @@ impl Metrics {
             });
         }
         page.family(
+            "outboxd_requests_total",
+            Kind::Counter,
+            "Requests that attempts needed; fewer where several messages share one (coalesce).",
+        );
+        for (name, gateway) in gateways {
+            page.sample(&[("gateway", name)], gateway.requests.load(Ordering::Relaxed));
+        }
+        page.family(
             "outboxd_attempt_duration_seconds",
             Kind::Histogram,
             "Time from the beginning of an attempt to its answer.",
@@ -269,7 +279,22 @@ impl GatewayMetrics {
     /// An attempt is over. What never left has no duration.
     pub fn attempted(&self, attempt: Attempt, took: Duration) {
         self.attempts.add(attempt, 1);
+        self.requested(attempt, took);
+    }
+
+    /// The same for messages that shared a request.
+    pub fn attempted_together(&self, joint: &Joint, messages: usize, took: Duration) {
+        let shared = Attempt::of(&joint.verdict);
+        for (_, verdict) in &joint.exceptions {
+            self.attempts.add(Attempt::of(verdict), 1);
+        }
+        self.attempts.add(shared, messages.saturating_sub(joint.exceptions.len()) as u64);
+        self.requested(shared, took);
+    }
+
+    fn requested(&self, attempt: Attempt, took: Duration) {
         if attempt != Attempt::NotStarted {
+            self.requests.fetch_add(1, Ordering::Relaxed);
             self.seconds.observe(took);
         }
     }
@@ -294,6 +319,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{Attempt, GatewayState, Metrics, Outcome, Page, Phase, Role};
+    use crate::verdict::{Joint, Verdict};
 
     fn page(metrics: &Metrics) -> String {
         let mut page = Page::default();
@@ -334,6 +360,26 @@ mod tests {
             "outboxd_attempt_duration_seconds_count{gateway=\"main\"} 1",
             "outboxd_messages_total{gateway=\"main\",outcome=\"accepted\"} 1",
             "outboxd_messages_total{gateway=\"\",outcome=\"failed\"} 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing from:\n{text}");
+        }
+    }
+
+    #[test]
+    fn messages_that_share_a_request_are_attempts_of_their_own_and_one_request() {
+        let metrics = Metrics::default();
+        let main = metrics.gateway("main");
+        let refused = Verdict::Rejected { code: "gateway_refused", reason: String::new() };
+        let accepted = Joint::of(Verdict::Accepted { gateway_message_id: None, note: None });
+        let joint = Joint { exceptions: vec![(3, refused)], ..accepted };
+        main.attempted_together(&joint, 100, Duration::from_millis(30));
+        main.attempted(Attempt::Accepted, Duration::from_millis(30));
+        let text = page(&metrics);
+        for line in [
+            "outboxd_attempts_total{gateway=\"main\",result=\"accepted\"} 100",
+            "outboxd_attempts_total{gateway=\"main\",result=\"rejected\"} 1",
+            "outboxd_requests_total{gateway=\"main\"} 2",
+            "outboxd_attempt_duration_seconds_count{gateway=\"main\"} 2",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing from:\n{text}");
         }

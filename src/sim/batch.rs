@@ -25,9 +25,9 @@ pub(super) struct Recipient {
 /// What came of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Everything but these numbers.
+    /// Everything but these.
     Scheduled {
-        invalid: Vec<String>,
+        invalid: Vec<Recipient>,
     },
     Refused(Refusal),
 }

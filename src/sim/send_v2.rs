@@ -76,7 +76,8 @@ pub(super) fn answer(settings: &Settings, outcome: &Outcome) -> Answer {
     match outcome {
         Outcome::Scheduled { invalid } if invalid.is_empty() => scheduled(),
         Outcome::Scheduled { invalid } => {
-            let errors: Vec<Value> = invalid.iter().map(|number| error_item(settings, number)).collect();
+            let errors: Vec<Value> =
+                invalid.iter().map(|recipient| error_item(settings, recipient)).collect();
             let body = json!({"success": true, "message": "Campaign scheduled", "errors": errors});
             Answer::json(200, &body)
         }
@@ -117,11 +118,13 @@ fn refuse(status: u16, message: &str, errors: &[String]) -> Answer {
     Answer::json(status, &json!({"success": false, "message": message, "errors": errors}))
 }
 
-fn error_item(settings: &Settings, number: &str) -> Value {
+fn error_item(settings: &Settings, recipient: &Recipient) -> Value {
+    let Recipient { number, notify_id } = recipient;
     match settings.v2.error_items {
         ErrorItems::Object => json!({"msisdn": number, "message": "Invalid MSISDN"}),
         ErrorItems::Sentence => json!(format!("Invalid MSISDN: {number}")),
         ErrorItems::Number => json!(number),
+        ErrorItems::Reference => json!({"notifyId": notify_id, "message": "Invalid MSISDN"}),
         ErrorItems::Nameless => json!("Invalid MSISDN"),
     }
 }

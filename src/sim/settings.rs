@@ -216,11 +216,18 @@ pub struct V2 {
     pub refuse_at_once: bool,
     /// Recipients in one request. Default 400 000.
     pub max_recipients: usize,
+    /// Numbers that begin with one of these are no valid recipients. Default none.
+    pub invalid: Vec<String>,
 }
 
 impl Default for V2 {
     fn default() -> V2 {
-        V2 { error_items: ErrorItems::Object, refuse_at_once: false, max_recipients: 400_000 }
+        V2 {
+            error_items: ErrorItems::Object,
+            refuse_at_once: false,
+            max_recipients: 400_000,
+            invalid: Vec::new(),
+        }
     }
 }
 
@@ -233,6 +240,8 @@ pub enum ErrorItems {
     Sentence,
     /// `"12"`
     Number,
+    /// `{"notifyId":"1-00000000-1","message":"Invalid MSISDN"}`
+    Reference,
     /// `"Invalid MSISDN"`: cannot be matched to a recipient.
     Nameless,
 }

@@ -62,10 +62,9 @@ pub(super) fn take(hub: &Hub, settings: &Settings, batch: Batch, terms: Terms) -
     let mut invalid = Vec::new();
     let mut no_credit = false;
     for recipient in batch.recipients {
-        let number = recipient.number.clone();
-        match hand.take_one(recipient) {
+        match hand.take_one(&recipient) {
             Fate::Accepted | Fate::Empty => {}
-            Fate::Invalid => invalid.push(number),
+            Fate::Invalid => invalid.push(recipient),
             Fate::NoCredit => no_credit = true,
         }
     }
@@ -90,8 +89,13 @@ struct Hand<'a> {
 }
 
 impl Hand<'_> {
-    fn take_one(&mut self, recipient: Recipient) -> Fate {
+    fn take_one(&mut self, recipient: &Recipient) -> Fate {
         let number = match self.via {
+            Target::V2
+                if self.settings.v2.invalid.iter().any(|start| recipient.number.starts_with(start)) =>
+            {
+                None
+            }
             Target::V2 => with_irish_default(&recipient.number),
             _ => international(&recipient.number),
         };
@@ -116,7 +120,7 @@ impl Hand<'_> {
         if !matches!(fate, Fate::Accepted) {
             self.hub.counters.add(&self.hub.counters.refused, 1);
         }
-        let note = Processing { status, message, notify_id: Some(recipient.notify_id) };
+        let note = Processing { status, message, notify_id: Some(recipient.notify_id.clone()) };
         tell(self.hub, self.settings, self.via, (note, self.terms.answer_ms));
         fate
     }

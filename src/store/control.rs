@@ -59,6 +59,8 @@ pub struct Orders {
     pub stopped: Vec<(String, String)>,
     pub clock: DatabaseClock,
     pub uncertain: Option<Uncertain>,
+    /// Gateways that are sent one message a request until a person says otherwise.
+    pub not_together: Vec<String>,
 }
 
 /// What the database says about the doorbell.
@@ -98,6 +100,7 @@ impl Store {
                 .zip(column::<Vec<String>>(CONTROL, &row, 5)?)
                 .collect(),
             uncertain: Uncertain::of(CONTROL, &row, 6)?,
+            not_together: column(CONTROL, &row, 10)?,
             clock: DatabaseClock {
                 us: column(CONTROL, &row, 8)?,
                 last_sign_of_life_us: column(CONTROL, &row, 9)?,

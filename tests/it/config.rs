@@ -193,6 +193,21 @@ fn the_shipped_file_is_still_valid_with_every_option_uncommented() {
 }
 
 #[test]
+fn what_stands_in_waves_is_bounded_however_many_messages_share_a_request() {
+    for (lines, requests, messages) in [
+        ("", 32, 32),
+        ("concurrency = 1000", 2000, 2000),
+        ("coalesce = 100", 32, 3200),
+        ("coalesce = 1000", 32, 8000),
+        ("concurrency = 1\ncoalesce = 1000", 2, 2000),
+        ("concurrency = 1000\ncoalesce = 2", 2000, 4000),
+    ] {
+        let main = &v2(lines).gateways["main"];
+        assert_eq!((main.requests_ahead(), main.messages_ahead()), (requests, messages), "{lines}");
+    }
+}
+
+#[test]
 fn defaults_are_those_that_the_shipped_file_states() {
     let config = v2("");
     let text = config::default_toml();
@@ -201,6 +216,7 @@ fn defaults_are_those_that_the_shipped_file_states() {
         ("pool_size", config.database.pool_size.to_string()),
         ("max_segments", config.text.max_segments.to_string()),
         ("concurrency", config.gateways["main"].concurrency.to_string()),
+        ("coalesce", config.gateways["main"].coalesce().to_string()),
         ("stop_after_refusals", config.gateways["main"].stop_after_refusals.to_string()),
         ("breaker_failures", config.gateways["main"].breaker_failures.to_string()),
         ("trunk_prefix", format!("{:?}", config.text.trunk_prefix)),

@@ -231,6 +231,7 @@ pub(crate) fn v2(api: &str, token_url: &str) -> config::Gateway {
         username: "user".to_owned(),
         password: Secret::new("correct-horse"),
         campaign_name: None,
+        coalesce: 1,
     }))
 }
 

@@ -19,6 +19,7 @@ mod cli_repair;
 mod cli_send;
 mod cli_status;
 mod clock_steps;
+mod coalesce;
 mod config;
 mod config_network;
 mod copies;

@@ -52,6 +52,13 @@ async fn a_campaign_with_wrong_numbers_is_accepted_in_part() {
     assert_eq!(campaign(&sim, &token, &to(&["12"])).await.0, 422);
     let state = sim.state();
     assert_eq!((state.accepted, state.refused), (4, 6));
+    // Numbers that it is told to find invalid, and the reference in place of the number.
+    sim.change(|settings| {
+        settings.v2.error_items = ErrorItems::Reference;
+        settings.v2.invalid = vec!["35386".to_owned()];
+    });
+    let (_, body) = campaign(&sim, &token, &to(&["353871234567", "353861234567"])).await;
+    assert_eq!(body["errors"], json!([{"notifyId": "353861234567", "message": "Invalid MSISDN"}]));
 }
 
 #[tokio::test]

@@ -31,6 +31,23 @@ pub(super) fn build(config: &Config) -> (Vec<Gateway>, Vec<Finding>) {
     (gateways, unusable)
 }
 
+/// What it costs that messages share requests: nobody should find that out in an outage.
+pub(super) fn shared_requests(config: &Config) -> Vec<Finding> {
+    let sharing = config.gateways.values().filter(|gateway| gateway.coalesce() > 1);
+    sharing
+        .map(|gateway| {
+            let (coalesce, ahead) = (gateway.coalesce(), gateway.messages_ahead());
+            Finding::ok(
+                format!("coalesce of {}", gateway.name),
+                format!(
+                    "up to {coalesce} messages of one text share a request: an answer that is lost makes all of them \
+                     unknown, and a crash up to {ahead}"
+                ),
+            )
+        })
+        .collect()
+}
+
 /// All at once: one that does not answer takes its whole time limit.
 pub(super) async fn probe(config: &Config, gateways: &[Gateway]) -> Vec<Finding> {
     let probes = gateways.iter().map(async |gateway| {

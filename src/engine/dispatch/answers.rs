@@ -45,7 +45,7 @@ impl Outcome {
         Outcome { status: Status::Queued, error_code: None, error: None, gateway_message_id: None }
     }
 
-    fn of(verdict: Verdict) -> Outcome {
+    pub(super) fn of(verdict: Verdict) -> Outcome {
         match verdict {
             Verdict::Accepted { gateway_message_id, note } => Outcome {
                 status: Status::Accepted,
@@ -86,6 +86,9 @@ impl Dispatch {
             self.launch(index);
             return;
         };
+        if !self.alone.is_empty() && !matches!(verdict, Verdict::Deferred { .. }) {
+            self.alone.remove(&id);
+        }
         match &verdict {
             Verdict::Accepted { .. } => debug!(message_id = id.0, gateway = %run.name, "accepted"),
             Verdict::Rejected { code, .. } => {
@@ -252,6 +255,7 @@ impl Dispatch {
         let run = &mut self.gateways[index];
         run.gateway.reset();
         run.health.resume(not_answered.filter(|id| plan.gateway_of(*id) == Some(index)));
+        self.allow_together(index);
         self.open(index);
     }
 
@@ -308,7 +312,7 @@ impl Dispatch {
 
 /// A number in 0..1 that spreads pauses. Asked for with every answer, so it must not cost a system call: the clock's low
 /// bits, well mixed, differ enough between daemons.
-fn jitter(now: Moment) -> f64 {
+pub(super) fn jitter(now: Moment) -> f64 {
     let mixed = now.as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     f64::from(u32::try_from(mixed).unwrap_or_default()) / f64::from(u32::MAX)
 }

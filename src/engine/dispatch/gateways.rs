@@ -1,6 +1,6 @@
 //! One gateway as the running leader keeps it: health, pace, and what waits to leave.
 
-use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,17 +9,20 @@ use tokio::sync::{Mutex, MutexGuard};
 use tracing::debug;
 
 use crate::clock::Moment;
+use crate::compose::Draft;
 use crate::config;
+use crate::engine::dispatch::launch::{Alike, Launch};
 use crate::engine::lead::Lease;
+use crate::engine::plan::Requests;
 use crate::gateway::{Gate, Gateway};
-use crate::message::{Lane, Outgoing};
+use crate::message::{Lane, MessageId};
 use crate::metrics::{GatewayMetrics, GatewayState};
 use crate::pace::Pace;
 use crate::policy::{Health, Limits, State};
 use crate::store::{Store, StoreError};
 
 /// Between two tries to write a gateway's state.
-const SHOW_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const SHOW_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct GatewayRun {
@@ -31,10 +34,11 @@ pub(super) struct GatewayRun {
     /// A wave is being committed.
     pub(super) committing: bool,
     /// In a committed wave, not yet begun.
-    pub(super) launch: VecDeque<Outgoing>,
+    pub(super) launch: Launch,
     /// Requests under way.
     pub(super) running: usize,
     pub(super) answers: Answers,
+    pub(super) together: Together,
     /// What `outboxd.gateway` says, so that it is written on change only.
     pub(super) shown: &'static str,
     pub(super) shows: Shows,
@@ -68,6 +72,62 @@ impl Answers {
             let commits = counted.as_micros() / Answers::COMMIT.as_micros();
             self.in_a_commit = usize::try_from(u128::from(self.count) / commits.max(1)).unwrap_or(0);
             (self.since, self.count) = (now, 0);
+        }
+    }
+}
+
+/// Several messages in one request.
+#[derive(Debug)]
+pub(super) struct Together {
+    /// The most, by the configuration; 1: never.
+    coalesce: usize,
+    requests_ahead: usize,
+    pub(super) allowed: Allowed,
+    pub(super) shows: Shows,
+    hasher: RandomState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Allowed {
+    /// The database has not been asked yet in this term.
+    NotAsked,
+    Yes,
+    /// Not until a person says so: the gateway skipped somebody without saying whom.
+    No,
+}
+
+impl Together {
+    fn new(settings: &config::Gateway) -> Together {
+        Together {
+            coalesce: settings.coalesce(),
+            requests_ahead: settings.requests_ahead(),
+            allowed: Allowed::NotAsked,
+            shows: Shows::default(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// By the configuration, whether or not it is allowed now.
+    pub(super) const fn is_configured(&self) -> bool {
+        self.coalesce > 1
+    }
+
+    /// Most messages in one request now.
+    pub(super) const fn most(&self) -> usize {
+        match self.allowed {
+            Allowed::Yes => self.coalesce,
+            Allowed::NotAsked | Allowed::No => 1,
+        }
+    }
+
+    /// What this message has in common with those that it may share a request with. `alone`: with none.
+    pub(super) fn alike(&self, id: MessageId, draft: &Draft, alone: bool) -> Alike {
+        if !self.is_configured() {
+            0
+        } else if alone {
+            self.hasher.hash_one(id)
+        } else {
+            self.hasher.hash_one((&draft.text, &draft.sender))
         }
     }
 }
@@ -173,9 +233,10 @@ impl GatewayRun {
             health: Health::new(limits),
             pace: Pace::new(settings.rate, now),
             committing: false,
-            launch: VecDeque::new(),
+            launch: Launch::new(settings.coalesce()),
             running: 0,
             answers: Answers::new(now),
+            together: Together::new(settings),
             shown: "",
             shows: Shows::default(),
             metrics,
@@ -187,14 +248,31 @@ impl GatewayRun {
     /// How many messages may be put in a wave before those of earlier waves have been answered: as many as may be under
     /// way wait for their turn while the next wave is committed, and with a quick gateway those that it will answer
     /// meanwhile.
+    ///
+    /// Where messages share requests, requests are counted instead.
     pub(super) fn room_ahead(&self) -> usize {
-        (self.concurrency * 2 + self.quick()).saturating_sub(self.running + self.launch.len())
+        if self.together.is_configured() {
+            return usize::MAX;
+        }
+        (self.concurrency * 2 + self.quick()).saturating_sub(self.running + self.launch.requests(1))
     }
 
     /// How many more messages than usual may be ahead, and how many more may wait to be recorded: what the gateway answers
     /// in the time of a commit. None for a slow one: they would only be more to be unknown after a crash.
     pub(super) fn quick(&self) -> usize {
+        if self.together.is_configured() {
+            return 0;
+        }
         self.answers.in_a_commit.min(self.concurrency)
+    }
+
+    /// The places in requests that a wave may use; `None`: as many as for messages.
+    pub(super) fn requests(&self) -> Option<Requests> {
+        let Together { requests_ahead, .. } = self.together;
+        self.together.is_configured().then(|| {
+            let most = self.together.most();
+            Requests::new(requests_ahead, self.running + self.launch.requests(most), most)
+        })
     }
 
     /// Asked by a request of this epoch as its first byte is about to leave.

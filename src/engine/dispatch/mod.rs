@@ -1,18 +1,20 @@
 //! The leader's one deciding task: what to read, what to send, what an answer means. It owns all state of the queue and
 //! waits for nothing: reading, waves and requests run beside it and come back as events.
 //!
-//! `reading` takes pages in, `waves` sends, `answers` turns verdicts into records and gateway states, `upkeep` is what
-//! happens by the clock, `alarms` tells people.
+//! `reading` takes pages in, `waves` sends, `answers` turns verdicts into records and gateway states, `together` those of
+//! messages that shared a request, `upkeep` is what happens by the clock, `alarms` tells people.
 
 mod alarms;
 mod answers;
 mod gateways;
+mod launch;
 mod reading;
+mod together;
 mod uncertain;
 mod upkeep;
 mod waves;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,7 +25,7 @@ use tracing::{info, warn};
 
 use crate::clock::{self, Moment};
 use crate::compose::{Composer, Templates};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::engine::Event;
 use crate::engine::dispatch::alarms::Alarms;
 use crate::engine::dispatch::gateways::GatewayRun;
@@ -94,6 +96,8 @@ pub struct Dispatch {
     flights: HashMap<MessageId, Flight>,
     waves: HashMap<WaveKey, usize>,
     cooling: Vec<Cooling>,
+    /// Messages that must not share a request: one that they shared was refused, and that may be another's fault.
+    alone: HashSet<MessageId>,
     alarms: Alarms,
     wakefulness: Wakefulness,
     clockwork: upkeep::Clockwork,
@@ -154,8 +158,9 @@ impl Dispatch {
                 GatewayRun::new(gateway, settings, &lease, (metrics, now))
             })
             .collect();
+        let ahead = config.gateways.values().map(config::Gateway::messages_ahead);
         let limits: Vec<(Arc<str>, usize)> =
-            runs.iter().map(|run| (Arc::clone(&run.name), run.concurrency * 2)).collect();
+            runs.iter().map(|run| Arc::clone(&run.name)).zip(ahead).collect();
         Dispatch {
             plan: Plan::new(&limits, config.queue.lookahead),
             router: Router::new(&config.routing, config.gateways.keys().map(String::as_str)),
@@ -179,6 +184,7 @@ impl Dispatch {
             flights: HashMap::new(),
             waves: HashMap::new(),
             cooling: Vec::new(),
+            alone: HashSet::new(),
             alarms: Alarms::new(),
             trouble: None,
             stopping: None,
@@ -263,6 +269,7 @@ impl Dispatch {
                 self.wave_came(gateway, wave, taken, outcome, now);
             }
             Event::Answer { gateway, id, verdict } => self.answer_came(gateway, id, verdict, now),
+            Event::JointAnswer { gateway, ids, joint } => self.joint_answer_came(gateway, &ids, joint, now),
             Event::Recorded(done) => self.recorded(done, now),
             Event::ResultsRefused(reason) => self.results_refused(reason),
             Event::Probed { gateway, result } => self.probed(gateway, result, now),
@@ -302,6 +309,7 @@ impl Dispatch {
         self.clockwork.start_over(now);
         self.show_all_gateways();
         self.show_all_alarms();
+        self.ask_whether_together();
     }
 
     fn end_term(&mut self) {

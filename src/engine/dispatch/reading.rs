@@ -136,6 +136,8 @@ impl Dispatch {
         match composed {
             Ok((gateway, draft)) => {
                 trace!(target: WAY, message_id = row.id.0, "read");
+                let alone = self.alone.contains(&row.id);
+                let alike = self.gateways[gateway].together.alike(row.id, &draft, alone);
                 let ready = Ready {
                     id: row.id,
                     version: row.version,
@@ -144,6 +146,7 @@ impl Dispatch {
                     row_made: row.row_made,
                     attempts: row.attempts,
                     draft,
+                    alike,
                 };
                 self.plan.offer(gateway, ready);
             }

@@ -352,6 +352,7 @@ impl Dispatch {
         }
         self.clock_seen(orders.clock, now);
         self.uncertain_is(orders.uncertain);
+        self.together_as_asked(&orders.not_together);
         for (name, reason) in orders.stopped {
             self.stop_gateway(&name, &reason);
         }

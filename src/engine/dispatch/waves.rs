@@ -7,7 +7,8 @@ use std::time::Duration;
 use tracing::{debug, trace, warn};
 
 use crate::clock::Moment;
-use crate::engine::deliver::{self, Attempt};
+use crate::engine::deliver::{self, Way};
+use crate::engine::dispatch::launch::Load;
 use crate::engine::dispatch::{Dispatch, Flight, Judged, answers};
 use crate::engine::lead::random_bits;
 use crate::engine::plan::{GatewayIndex, Ready};
@@ -22,7 +23,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::WAY;
 use crate::text::code;
 
-/// Most messages in one wave.
+/// Most messages in one wave, unless one request of a gateway may carry more.
 const WAVE: usize = 500;
 /// Between two tries to settle a wave whose commit is in doubt.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
@@ -34,14 +35,16 @@ impl Dispatch {
             if run.committing || !run.health.is_open() || !self.plan.has_ready(index) {
                 continue;
             }
+            let most = run.together.most();
             self.plan.stretch(index, 2 * run.quick());
-            let room = self.plan.room_for_wave(index).min(run.room_ahead()).min(run.pace.available(now)).min(WAVE);
+            let room = self.plan.room_for_wave(index).min(run.room_ahead()).min(run.pace.available(now));
+            let room = room.min(WAVE.max(most));
             // A wave costs a commit, however small it is. While others still wait for their turn, it may grow.
             let may_grow = !run.launch.is_empty() && self.plan.ready_in(index, Lane::Urgent) == 0;
-            if room == 0 || (may_grow && room < run.concurrency) {
+            if room == 0 || (may_grow && room < run.concurrency.max(most)) {
                 continue;
             }
-            let taken = self.plan.take_for_wave(index, room);
+            let taken = self.plan.take_for_wave(index, room, run.requests().as_mut());
             if !taken.is_empty() {
                 self.commit(index, taken, now);
             }
@@ -202,7 +205,7 @@ impl Dispatch {
             };
             self.life.own_waves.may_leave(wave.key, under_way);
             let outgoing = ready.draft.into_outgoing(ready.id, attempt, gateway_ref);
-            self.gateways[index].launch.push_back(outgoing);
+            self.gateways[index].launch.push(outgoing, ready.lane, ready.alike);
         } else {
             // Our term ended while the wave was committed. Somebody else may have led since and called it unknown, so
             // it must not leave any more, even if we lead again.
@@ -210,7 +213,8 @@ impl Dispatch {
         }
     }
 
-    /// Begins as many requests as the gateway may have under way.
+    /// Begins as many requests as the gateway may have under way. Where one may carry several messages, it takes what is
+    /// there.
     pub(super) fn launch(&mut self, index: GatewayIndex) {
         if !self.may_send() || !self.gateways[index].health.is_open() {
             self.hold_back(index);
@@ -219,19 +223,21 @@ impl Dispatch {
         let Some(epoch) = self.term.as_ref().map(|term| term.epoch) else { return };
         let run = &mut self.gateways[index];
         while run.running < run.concurrency {
-            let Some(message) = run.launch.pop_front() else { break };
+            let Some(load) = run.launch.next(run.together.most()) else { break };
             run.running += 1;
             let (gateway, gate, metrics) = (run.gateway.clone(), run.gate(epoch), Arc::clone(&run.metrics));
-            let attempt = Attempt { index, gateway, gate, message, metrics };
-            deliver::start(&mut self.attempts, attempt, self.events.clone());
+            let way = Way { index, gateway, gate, metrics };
+            let (attempts, events) = (&mut self.attempts, self.events.clone());
+            match load {
+                Load::One(message) => deliver::start(attempts, way, message, events),
+                Load::Several(messages) => deliver::start_together(attempts, way, messages, events),
+            }
         }
     }
 
     /// What stands in a wave and has not begun does not begin: it goes back to the queue.
     pub(super) fn hold_back(&mut self, index: GatewayIndex) {
-        let held_back: Vec<MessageId> =
-            self.gateways[index].launch.drain(..).map(|message| message.id).collect();
-        for id in held_back {
+        for id in self.gateways[index].launch.drain() {
             self.record_flight(id, &answers::Outcome::not_started());
         }
     }

@@ -28,7 +28,7 @@ fn place(us: i64, id: i64) -> Position {
 }
 
 /// A row whose place is its id.
-fn ready(lane: Lane, id: i64) -> Ready {
+pub(super) fn ready(lane: Lane, id: i64) -> Ready {
     ready_at(lane, place(id, id), RowVersion(1))
 }
 
@@ -49,6 +49,7 @@ fn ready_at(lane: Lane, position: Position, version: RowVersion) -> Ready {
         row_made: crate::message::CreatedAt(0),
         attempts: 0,
         draft,
+        alike: 0,
     }
 }
 
@@ -156,7 +157,7 @@ fn a_row_that_moved_while_its_wave_was_committed_is_looked_for_everywhere() {
     let first = reads_of(&mut plan, Lane::Normal, at(0)).remove(0);
     page(&mut plan, &first, &[10], at(0));
     drain_reads(&mut plan, at(0));
-    let taken = plan.take_for_wave(0, 8);
+    let taken = plan.take_for_wave(0, 8, None);
     // Moved to place 5: the ring for it is answered by a read that passes the row by, since it is known.
     plan.wake();
     for read in reads(&mut plan, at(50)) {
@@ -188,7 +189,7 @@ fn rows_ahead_that_were_left_out_for_want_of_room_are_read_without_a_wake() {
             page(&mut plan, &read, &[], at(20));
         }
     }
-    plan.take_for_wave(0, 10);
+    plan.take_for_wave(0, 10, None);
     let mut found = false;
     for _ in 0..3 {
         for read in reads_of(&mut plan, Lane::Normal, at(20)) {
@@ -220,7 +221,7 @@ fn places_that_become_free_one_by_one_are_shared_between_normal_and_bulk() {
     }
     let mut bulk = 0;
     for _ in 0..400 {
-        let taken = plan.take_for_wave(0, 1);
+        let taken = plan.take_for_wave(0, 1, None);
         assert_eq!(taken.len(), 1);
         bulk += usize::from(taken[0].lane == Lane::Bulk);
         plan.recorded(taken[0].id, None);
@@ -235,11 +236,11 @@ fn urgent_goes_first_and_finds_a_place_among_a_million_others() {
         plan.offer(0, ready(Lane::Normal, n));
         plan.offer(0, ready(Lane::Bulk, 1000 + n));
     }
-    let taken = plan.take_for_wave(0, plan.room_for_wave(0));
+    let taken = plan.take_for_wave(0, plan.room_for_wave(0), None);
     assert_eq!(taken.len(), 7);
-    assert!(plan.take_for_wave(0, plan.room_for_wave(0)).is_empty());
+    assert!(plan.take_for_wave(0, plan.room_for_wave(0), None).is_empty());
     plan.offer(0, ready(Lane::Urgent, 5000));
-    let taken = plan.take_for_wave(0, plan.room_for_wave(0));
+    let taken = plan.take_for_wave(0, plan.room_for_wave(0), None);
     assert_eq!(taken.iter().map(|ready| ready.id).collect::<Vec<_>>(), [MessageId(5000)]);
 }
 
@@ -282,7 +283,7 @@ fn an_edited_row_takes_the_place_of_the_one_that_waits() {
     assert!(plan.is_known(MessageId(1), RowVersion(1)));
     assert!(!plan.is_known(MessageId(1), RowVersion(2)));
     plan.offer(0, ready_at(Lane::Urgent, place(1, 1), RowVersion(2)));
-    let taken = plan.take_for_wave(0, 8);
+    let taken = plan.take_for_wave(0, 8, None);
     assert_eq!(taken.iter().map(|ready| ready.version).collect::<Vec<_>>(), [RowVersion(2)]);
     assert!(!plan.has_ready(0));
 }

@@ -1,18 +1,53 @@
 //! Answers of InteractSMS v2. Accepted is what says so itself, whole and with a success status; whatever is not clearly
 //! the gateway's own answer is unknown, because the message may have been taken.
 
+use std::collections::BTreeSet;
+
 use outboxd::gateway::Answer;
-use outboxd::verdict::DeferCause;
+use outboxd::verdict::{DeferCause, Joint, Verdict};
 use serde_json::Value;
 
-use super::case;
 use super::words::{self, Kind};
+use super::{case, site};
 
 pub fn check(input: &[u8]) {
     let answer = case::answer(input);
     let found = words::kind(&words::verdict("v2", &answer));
     let allowed = allowed(&answer);
     assert!(allowed.contains(&found), "{answer:?} is {found:?}, which is none of {allowed:?}");
+    check_shared(&answer, found);
+}
+
+/// The same answer to a request that several messages shared.
+fn check_shared(answer: &Answer, alone: Kind) {
+    let messages = site::messages();
+    let Joint { verdict, exceptions, unmatched } = site::protocol("v2").joint_verdict(answer, &messages);
+    let places: BTreeSet<usize> = exceptions.iter().map(|(at, _)| *at).collect();
+    assert_eq!(places.len(), exceptions.len(), "a message was told apart twice: {exceptions:?}");
+    assert!(places.iter().all(|at| *at < messages.len()), "{exceptions:?}");
+    for verdict in exceptions.iter().map(|(_, verdict)| verdict).chain([&verdict]) {
+        match verdict {
+            Verdict::Accepted { note, .. } => {
+                assert!((200..300).contains(&answer.status) && !answer.truncated, "{answer:?}");
+                note.iter().for_each(|note| words::presentable(note));
+            }
+            Verdict::Rejected { reason, .. }
+            | Verdict::Deferred { reason, .. }
+            | Verdict::Unknown { reason } => {
+                words::presentable(reason);
+                words::no_piece_of_the_password(answer, reason);
+            }
+        }
+    }
+    let kind = words::kind(&verdict);
+    // What is sent again must not have been taken: nothing is refused or deferred here that would not be so alone.
+    if matches!(kind, Kind::Rejected | Kind::Deferred(_)) {
+        assert_eq!(kind, alone, "{answer:?}");
+    }
+    if kind == Kind::Accepted && exceptions.is_empty() && unmatched.is_none() {
+        assert_eq!(alone, Kind::Accepted, "{answer:?}");
+    }
+    assert!(unmatched.is_none() || kind == Kind::Accepted);
 }
 
 /// Every kind of verdict that such an answer may lead to. The wording of a refusal may turn it into one for the account.

@@ -140,6 +140,17 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     config().gateways.keys().map(String::as_str)
 }
 
+/// Some that share a request.
+pub fn messages() -> Vec<Outgoing> {
+    let other = |n: i64| Outgoing {
+        id: MessageId(n),
+        recipient: format!("35387123450{n}"),
+        gateway_ref: format!("{n}-0000000A-1"),
+        ..message()
+    };
+    vec![message(), other(2), other(3)]
+}
+
 pub fn message() -> Outgoing {
     Outgoing {
         id: MessageId(1),

@@ -102,7 +102,7 @@ impl Table {
             {
                 self.delays.push(self.now.since(committed));
                 // Sent, recorded, gone.
-                for taken in self.plan.take_for_wave(0, 16) {
+                for taken in self.plan.take_for_wave(0, 16, None) {
                     self.plan.recorded(taken.id, None);
                 }
             }

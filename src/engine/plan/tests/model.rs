@@ -359,7 +359,7 @@ impl Model {
 
     fn begin_wave(&mut self, gateway: GatewayIndex) {
         let room = self.plan.room_for_wave(gateway);
-        let taken = self.plan.take_for_wave(gateway, room);
+        let taken = self.plan.take_for_wave(gateway, room, None);
         if !taken.is_empty() {
             assert!(self.open[gateway]);
             self.waves.push((gateway, taken));
