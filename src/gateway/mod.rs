@@ -17,6 +17,7 @@ mod protocol;
 mod quote;
 mod sender;
 mod template;
+pub mod walk;
 
 use std::fmt;
 use std::path::PathBuf;
