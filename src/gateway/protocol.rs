@@ -65,7 +65,10 @@ impl Protocol {
 
     /// What this answer means for this message, in words that may be written down.
     pub fn verdict(&self, answer: &Answer, message: &Outgoing) -> Verdict {
-        self.dialect.verdict(answer, Private { secrets: &self.secrets, text: &message.text })
+        self.dialect.verdict(
+            answer,
+            Private { secrets: &self.secrets, auth: self.auth.as_ref(), text: &message.text },
+        )
     }
 
     /// What an answer to the log-in brings: a token and how long it serves. `None` where there is no log-in.

@@ -59,6 +59,7 @@ mod restarts;
 mod rows_in_flight;
 mod schedule;
 mod schema_trouble;
+mod secrets;
 mod service_manager;
 mod shutdown;
 mod sim_callbacks;
