@@ -6,7 +6,7 @@
 //! edges, and the rules get the [`Moment`] handed in.
 
 use std::ops::Add;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -50,6 +50,12 @@ pub fn now() -> Moment {
     let secs = u64::try_from(tv_sec).unwrap_or(0);
     let nanos = u64::try_from(tv_nsec).unwrap_or(0);
     Moment(secs.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+/// Seconds since 1970 by the wall clock: for people, and to compare with other machines' clocks. It steps; nothing is
+/// decided by it.
+pub fn wall() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod config;
 pub mod daemon;
 pub mod engine;
 pub mod gateway;
+pub mod hop;
 pub mod message;
 pub mod metrics;
 pub mod pace;

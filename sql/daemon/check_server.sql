@@ -2,7 +2,7 @@
 -- Where we are connected, as whom, and what that role is.
 -- Columns: server_version_num integer, server_version, user, database, in recovery boolean, TLS version or NULL,
 -- max_prepared_transactions integer, superuser boolean, owns the outbox boolean, is held back by row-level security
--- unless it has the role outboxd_daemon boolean, has that role boolean.
+-- unless it has the role outboxd_daemon boolean, has that role boolean, its clock in seconds since 1970.
 -- Locks: none. Needs no privilege. Called by outboxd check.
 SELECT
     current_setting('server_version_num')::integer,
@@ -19,7 +19,8 @@ SELECT
         SELECT FROM pg_roles AS d
         WHERE d.rolname = 'outboxd_daemon'
             AND pg_has_role(d.oid, 'USAGE')
-    )
+    ),
+    extract(epoch FROM clock_timestamp())::double precision
 FROM pg_roles AS r
 CROSS JOIN LATERAL (
     SELECT EXISTS (

@@ -1,10 +1,16 @@
-//! `outboxd check`: walks from the configuration over the database to each gateway, and says of each step that it is
-//! ok or what to do. Sends no message and changes nothing.
+//! `outboxd check`: walks from the configuration over the database to each gateway, hop by hop, and says of each step
+//! that it is ok or what to do. Sends no message and changes nothing.
 //!
 //! A step that fails does not end the walk: with the database down the gateways are still looked at.
 
 mod database;
+mod files;
+mod hops;
+mod horizon;
+mod network;
 mod outside;
+mod progress;
+mod reach;
 mod replies;
 mod ways;
 
@@ -14,9 +20,12 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::cli::args::Check;
+use crate::cli::check::network::{Here, Way};
+use crate::cli::check::progress::Progress;
 use crate::cli::errors::Code;
 use crate::cli::{block_on, counted, print, print_json};
 use crate::config::{self, Config};
+use crate::hop::certificate::Shown;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,13 +53,45 @@ struct Finding {
     detail: String,
     /// What to do about it.
     advice: Option<String>,
+    /// One word for what is wrong, where there is one.
+    problem: Option<&'static str>,
+    /// The sentence to send to whoever runs the network or the proxy.
+    network_team: Option<String>,
+    /// Where a hop leads.
+    #[serde(rename = "to")]
+    way: Option<Way>,
+    /// From where a hop that failed was tried, and when.
+    #[serde(rename = "from")]
+    tried: Option<Here>,
+    /// What was shown in TLS.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    certificates: Vec<Shown>,
     #[serde(skip)]
     fault: Option<Fault>,
 }
 
 impl Finding {
     fn ok(name: impl Into<String>, detail: impl Into<String>) -> Finding {
-        Finding { name: name.into(), outcome: Outcome::Ok, detail: detail.into(), advice: None, fault: None }
+        Finding {
+            name: name.into(),
+            outcome: Outcome::Ok,
+            detail: detail.into(),
+            advice: None,
+            problem: None,
+            network_team: None,
+            way: None,
+            tried: None,
+            certificates: Vec::new(),
+            fault: None,
+        }
+    }
+
+    /// It is not as bad as that: there is another way.
+    fn soften(&mut self) {
+        if self.outcome == Outcome::Failed {
+            self.outcome = Outcome::Warning;
+            self.fault = None;
+        }
     }
 
     fn warning(name: impl Into<String>, detail: impl Into<String>, advice: impl Into<String>) -> Finding {
@@ -68,8 +109,8 @@ impl Finding {
 }
 
 pub(super) fn run(args: &Check, path: &Path) -> anyhow::Result<ExitCode> {
-    let config = match config::load(path) {
-        Ok(config) => config,
+    let (config, read) = match config::load_noting(path) {
+        Ok(loaded) => loaded,
         // People get the file with its lines on stderr; a machine gets the same as a finding.
         Err(error) if args.json => {
             let advice = "correct the file; `outboxd config default` explains every option";
@@ -79,6 +120,7 @@ pub(super) fn run(args: &Check, path: &Path) -> anyhow::Result<ExitCode> {
         Err(error) => return Err(error.into()),
     };
     let mut findings = vec![configuration(&config, path)];
+    findings.extend(files::check(&config, &read));
     let (gateways, unusable) = outside::build(&config);
     findings.extend(unusable);
     findings.extend(outside::shared_requests(&config));
@@ -88,9 +130,12 @@ pub(super) fn run(args: &Check, path: &Path) -> anyhow::Result<ExitCode> {
         }
     } else {
         block_on(async {
-            let (seen, gateways) = tokio::join!(database::check(&config), outside::probe(&config, &gateways));
+            let progress = Progress::default();
+            let (seen, gateways) =
+                tokio::join!(database::check(&config, &progress), hops::check(&config, &gateways, &progress));
             findings.extend(seen.findings);
             findings.extend(gateways);
+            findings.extend(outside::health(&config, &seen.gateways));
             findings.extend(outside::callbacks(&config, seen.daemon_here));
             Ok(())
         })?;
@@ -132,6 +177,9 @@ fn text(findings: &[Finding]) -> String {
         page.push_str(&format!("{outcome:<8} {:<width$}  {}\n", finding.name, finding.detail));
         if let Some(advice) = &finding.advice {
             page.push_str(&format!("{:<8} {:<width$}  -> {advice}\n", "", ""));
+        }
+        if let Some(sentence) = &finding.network_team {
+            page.push_str(&format!("{:<8} {:<width$}  to the network team: {sentence}\n", "", ""));
         }
     }
     let count = |outcome| findings.iter().filter(|finding| finding.outcome == outcome).count();

@@ -72,7 +72,10 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
         .enable_all()
         .build()
         .context("could not start the asynchronous runtime")?;
-    runtime.block_on(work)
+    let done = runtime.block_on(work);
+    // A name server that does not answer keeps its thread for longer than anybody waits for it here.
+    runtime.shutdown_background();
+    done
 }
 
 /// Prints an answer at once, also into a pipe.

@@ -1,8 +1,10 @@
 //! From the text of `outboxd.toml` to a [`Config`], or to all that is wrong with it at once.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -26,6 +28,11 @@ const DAYS: fn(u64) -> Duration = |days| Duration::from_secs(days * 86_400);
 
 /// Reads and checks a configuration file and the secrets that it points to.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    load_noting(path).map(|(config, _)| config)
+}
+
+/// The same with the files that were read for it, the configuration first.
+pub fn load_noting(path: &Path) -> Result<(Config, Vec<PathBuf>), ConfigError> {
     let unreadable = |error: std::io::Error| {
         let help = match error.kind() {
             std::io::ErrorKind::NotFound => {
@@ -38,8 +45,16 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         ConfigError::without_source(path.display().to_string(), title, help)
     };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let surroundings = Surroundings::of(path).map_err(unreadable)?;
-    parse(&text, &path.display().to_string(), &surroundings)
+    let mut surroundings = Surroundings::of(path).map_err(unreadable)?;
+    let read = Rc::new(RefCell::new(vec![path.to_owned()]));
+    let (noted, really) = (Rc::clone(&read), surroundings.read);
+    surroundings.read = Box::new(move |path| {
+        let found = really(path)?;
+        noted.borrow_mut().push(path.to_owned());
+        Ok(found)
+    });
+    let config = parse(&text, &path.display().to_string(), &surroundings)?;
+    Ok((config, read.take()))
 }
 
 /// Checks the text of a configuration file; `file_name` is for messages.

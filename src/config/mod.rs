@@ -32,7 +32,7 @@ mod secret;
 pub use connection::{ConnectionFault, connection, connection_in};
 pub use diagnostic::ConfigError;
 pub use http::PLACEHOLDERS;
-pub use load::{load, parse};
+pub use load::{load, load_noting, parse};
 pub use raw::schema;
 pub use reach::{ClientCertificate, Endpoint, Network, ProxyException, Reach, TlsMin, host_of, plain_name};
 pub use secret::{ReadEnv, ReadFile, Surroundings};

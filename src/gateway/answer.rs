@@ -40,9 +40,14 @@ impl Answer {
             return Some(Duration::from_secs(secs).min(LONGEST_WAIT));
         }
         let until = http_date(text)?;
-        let now = http_date(self.date.as_ref()?.to_str().ok()?)?;
+        let now = self.told_time()?;
         let secs = u64::try_from(until.saturating_sub(now)).unwrap_or(0);
         Some(Duration::from_secs(secs).min(LONGEST_WAIT))
+    }
+
+    /// What time it was where it came from: seconds since 1970.
+    pub(super) fn told_time(&self) -> Option<i64> {
+        http_date(self.date.as_ref()?.to_str().ok()?)
     }
 
     /// Complete, and its status says success.
@@ -80,7 +85,7 @@ impl fmt::Debug for Answer {
 }
 
 /// Seconds since 1970 of an `IMF-fixdate`; the two older forms count as nonsense.
-fn http_date(text: &str) -> Option<i64> {
+pub(super) fn http_date(text: &str) -> Option<i64> {
     let parser = jiff::fmt::rfc2822::DateTimeParser::new();
     Some(parser.parse_timestamp(text.trim()).ok()?.as_second())
 }

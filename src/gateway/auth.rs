@@ -51,6 +51,8 @@ struct State {
     finished: u64,
     last_failure: Option<Deferral>,
     next_number: u64,
+    /// The last two: an answer may come after the token that asked for it was replaced.
+    recent: [Option<Arc<Secret>>; 2],
 }
 
 /// What somebody who needs a token is to do.
@@ -78,6 +80,7 @@ impl State {
     fn store(&mut self, secret: Secret, life: Duration, now: Moment) -> Token {
         self.next_number += 1;
         let token = Token { secret: Arc::new(secret), number: self.next_number };
+        self.recent = [Some(Arc::clone(&token.secret)), self.recent[0].take()];
         // Two thirds of 120 s: renewed after 80 s, and not used in the last 10 %, which a slow request may need.
         self.held = Some(Held {
             token: token.clone(),
@@ -164,6 +167,11 @@ impl Auth {
         if state.held.as_ref().is_some_and(|held| held.token.number == token.number) {
             state.held = None;
         }
+    }
+
+    /// The tokens that answers of these minutes may repeat.
+    pub(super) fn recent(&self) -> Vec<Arc<Secret>> {
+        self.state().recent.iter().flatten().cloned().collect()
     }
 
     /// Forgets that the credentials were refused: a person has looked at them.
@@ -253,7 +261,7 @@ impl Auth {
     }
 
     fn quoted(&self, text: &str) -> String {
-        let private = Private { secrets: slice::from_ref(&self.password), text: "" };
+        let private = Private { secrets: slice::from_ref(&self.password), auth: Some(self), text: "" };
         format!(", \"{}\"", private.quote(text))
     }
 

@@ -5,6 +5,7 @@
 //! stand in the configured URLs, because redirects are not followed, and were judged with them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,7 +13,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::config::{AddressRange, Network, Reach, plain_name};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Lookup {
     /// May be looked up.
     names: BTreeSet<String>,
@@ -65,29 +66,31 @@ fn judged(name: &str, found: Vec<SocketAddr>, allowed: &[AddressRange]) -> Resul
     Ok(good)
 }
 
+impl Lookup {
+    /// The addresses of a configured name that may be connected to; port 0.
+    pub(super) async fn find(&self, host: &str) -> Result<Vec<SocketAddr>, Box<dyn Error + Send + Sync>> {
+        let plain = plain_name(host);
+        let pinned = self.pinned.get(&plain);
+        if pinned.is_none() && !self.names.contains(&plain) {
+            return Err(NotConfigured(host.to_owned()).into());
+        }
+        let found: Vec<SocketAddr> = match pinned {
+            Some(ips) => ips.iter().map(|ip| SocketAddr::new(*ip, 0)).collect(),
+            None => tokio::net::lookup_host((host, 0)).await?.collect(),
+        };
+        let good = judged(host, found, &self.allowed)?;
+        if good.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address").into());
+        }
+        Ok(good)
+    }
+}
+
 impl Resolve for Lookup {
     fn resolve(&self, name: Name) -> Resolving {
-        let host = name.as_str().to_owned();
-        let plain = plain_name(&host);
+        let lookup = self.clone();
         // Port 0 is replaced by the port of the URL.
-        let pinned =
-            self.pinned.get(&plain).map(|ips| ips.iter().map(|ip| SocketAddr::new(*ip, 0)).collect());
-        let known = pinned.is_some() || self.names.contains(&plain);
-        let allowed = self.allowed.clone();
-        Box::pin(async move {
-            if !known {
-                return Err(NotConfigured(host).into());
-            }
-            let found: Vec<SocketAddr> = match pinned {
-                Some(pinned) => pinned,
-                None => tokio::net::lookup_host((host.as_str(), 0)).await?.collect(),
-            };
-            let good = judged(&host, found, &allowed)?;
-            if good.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address").into());
-            }
-            Ok(Box::new(good.into_iter()) as Addrs)
-        })
+        Box::pin(async move { Ok(Box::new(lookup.find(name.as_str()).await?.into_iter()) as Addrs) })
     }
 }
 

@@ -18,6 +18,7 @@ mod quote;
 mod sender;
 mod skipped;
 mod template;
+pub mod walk;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -26,6 +26,8 @@ const SENDER_CHARS: usize = 40;
 pub struct ProbeReport {
     /// The senders that the account may use; `None` where the gateway has no such list.
     pub senders: Option<Vec<SenderId>>,
+    /// The gateway's clock, where it tells: seconds since 1970.
+    pub date: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +103,7 @@ impl Target {
                             "{place} is reached but not in service (HTTP {status})"
                         )))
                     }
-                    _ => Ok(ProbeReport { senders: None }),
+                    _ => Ok(ProbeReport { senders: None, date: answer.told_time() }),
                 }
             }
         }
@@ -131,7 +133,7 @@ fn senders(answer: &Answer, url: &Url) -> Result<ProbeReport, Deferral> {
         senders.retain(|sender| {
             sender.name.chars().count() <= SENDER_CHARS && !sender.name.contains(char::is_control)
         });
-        return Ok(ProbeReport { senders: Some(senders) });
+        return Ok(ProbeReport { senders: Some(senders), date: answer.told_time() });
     }
     let place = place_of(url);
     Err(match by_status(answer) {

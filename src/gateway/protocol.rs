@@ -74,13 +74,17 @@ impl Protocol {
 
     /// What this answer means for this message, in words that may be written down.
     pub fn verdict(&self, answer: &Answer, message: &Outgoing) -> Verdict {
-        self.dialect.verdict(answer, Private { secrets: &self.secrets, text: &message.text })
+        self.dialect.verdict(
+            answer,
+            Private { secrets: &self.secrets, auth: self.auth.as_ref(), text: &message.text },
+        )
     }
 
     /// What this answer means for messages that shared a request.
     pub fn joint_verdict(&self, answer: &Answer, messages: &[Outgoing]) -> Joint {
         let text = messages.first().map_or("", |message| &message.text);
-        self.dialect.joint_verdict(answer, messages, Private { secrets: &self.secrets, text })
+        let private = Private { secrets: &self.secrets, auth: self.auth.as_ref(), text };
+        self.dialect.joint_verdict(answer, messages, private)
     }
 
     /// What an answer to the log-in brings: a token and how long it serves. `None` where there is no log-in.

@@ -7,6 +7,8 @@
 use std::borrow::Cow;
 
 use crate::config::Secret;
+use crate::gateway::auth::Auth;
+use crate::gateway::http_template::base64;
 use crate::message::mask_msisdn;
 
 /// Characters that are kept.
@@ -28,6 +30,8 @@ const LEFT_OUT: &str = "[left out]";
 #[derive(Clone, Copy, Default)]
 pub(super) struct Private<'a> {
     pub(super) secrets: &'a [Secret],
+    /// Where it was given tokens.
+    pub(super) auth: Option<&'a Auth>,
     /// The message's text.
     pub(super) text: &'a str,
 }
@@ -51,7 +55,10 @@ impl Private<'_> {
 
     /// Where the first private thing begins.
     fn first_in(&self, line: &str) -> Option<usize> {
-        let secrets = self.secrets.iter().map(Secret::expose).filter(|secret| !secret.is_empty());
+        let tokens = self.auth.map(Auth::recent).unwrap_or_default();
+        let tokens = tokens.iter().map(AsRef::as_ref);
+        let secrets =
+            self.secrets.iter().chain(tokens).map(Secret::expose).filter(|secret| !secret.is_empty());
         let spelled = secrets.flat_map(spellings).filter_map(|spelling| secret_in(line, &spelling)).min();
         spelled.into_iter().chain(self.echo_in(line)).min()
     }
@@ -116,12 +123,30 @@ fn secret_in(line: &str, secret: &str) -> Option<usize> {
     line.find(secret).or_else(cut)
 }
 
-/// The ways in which a gateway may write what it was sent: as it is, as JSON, as a form.
+/// The ways in which a gateway may write what it was sent: as it is, as JSON, as a form, in base64.
 fn spellings(secret: &str) -> impl Iterator<Item = String> {
     let json = serde_json::to_string(secret).unwrap_or_default();
     let form = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     let spellings = [secret.to_owned(), json.trim_matches('"').to_owned(), form];
-    spellings.into_iter().map(|spelling| one_line(&spelling)).filter(|spelling| !spelling.is_empty())
+    spellings
+        .into_iter()
+        .chain(in_base64(secret))
+        .map(|spelling| one_line(&spelling))
+        .filter(|spelling| !spelling.is_empty())
+}
+
+/// How base64 spells the inside of a text depends on where in threes of bytes it begins; what its neighbours share in is
+/// left away. Nothing for a secret so short that ordinary words would hold it.
+fn in_base64(secret: &str) -> impl Iterator<Item = String> {
+    const LEAST_CHARS: usize = 6;
+    (0..3).filter_map(move |before| {
+        let mut bytes = vec![b'.'; before];
+        bytes.extend(secret.as_bytes());
+        let whole = bytes.len() / 3 * 3;
+        let spelled = base64(bytes.get(..whole)?);
+        let inside = spelled.get(if before == 0 { 0 } else { 4 }..)?;
+        (inside.len() >= LEAST_CHARS).then(|| inside.to_owned())
+    })
 }
 
 /// The first `chars` characters, if there are as many.
@@ -148,6 +173,7 @@ mod tests {
 
     use super::{Private, quote};
     use crate::config::Secret;
+    use crate::gateway::http_template::base64;
 
     #[test]
     fn a_quoted_text_is_one_line_without_numbers() {
@@ -163,18 +189,23 @@ mod tests {
     #[test]
     fn a_secret_is_left_out_however_it_is_written() {
         let secrets = [Secret::new("p \"w  5551234567")];
-        let private = Private { secrets: &secrets, text: "" };
+        let private = Private { secrets: &secrets, ..Private::default() };
         for echo in ["p \"w  5551234567", "p\t\"w\n5551234567", "p \\\"w  5551234567", "p+%22w++5551234567"] {
             assert_eq!(private.quote(&format!("no user with {echo}, sorry")), "no user with [left out]");
         }
         assert_eq!(private.quote("no user with p \"w 5551"), "no user with [left out]");
+        for user in ["", "u:", "me:", "user:"] {
+            let pair = base64(format!("{user}p \"w  5551234567").as_bytes());
+            let quoted = private.quote(&format!("Authorization: Basic {pair}"));
+            assert!(quoted.ends_with("[left out]") && quoted.len() < 42, "{quoted}");
+        }
         let late = format!("{}{}", "a ".repeat(75), "p \"w 5551234567");
         assert!(!private.quote(&late).contains("p \""), "a part before the cut");
     }
 
     #[test]
     fn a_message_is_left_out_wherever_it_is_repeated_from() {
-        let private = Private { secrets: &[], text: "Dear Mary,\nyour code is 482913 today" };
+        let private = Private { secrets: &[], auth: None, text: "Dear Mary,\nyour code is 482913 today" };
         for (said, quoted) in [
             ("refused: Dear Mary, you", "refused: [left out]"),
             ("not allowed: 'r code is 482913 today'", "not allowed: '[left out]"),
@@ -199,7 +230,7 @@ mod tests {
 
         #[test]
         fn no_piece_of_a_message_is_quoted(text in "[a-z ]{20,60}", before in "[A-Z ]{0,200}", from in 0_usize..20) {
-            let private = Private { secrets: &[], text: &text };
+            let private = Private { secrets: &[], auth: None, text: &text };
             let piece = &text[from..];
             let quoted = private.quote(&format!("{before}{piece}"));
             prop_assert!(quoted.chars().filter(char::is_ascii_lowercase).count() < 24, "{}", quoted);

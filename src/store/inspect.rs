@@ -5,7 +5,8 @@
 use crate::config::Database;
 use crate::message::Status;
 use crate::store::statement::{
-    ALL, CHECK_ARROWS, CHECK_COLUMNS, CHECK_GRANTS, CHECK_INDEXES, CHECK_SERVER, CHECK_TRIGGERS, PLACE,
+    ALL, CHECK_ARROWS, CHECK_COLUMNS, CHECK_GRANTS, CHECK_HORIZON, CHECK_INDEXES, CHECK_SERVER,
+    CHECK_TRIGGERS, PLACE,
 };
 use crate::store::{Store, StoreError, classify, column};
 
@@ -24,6 +25,8 @@ pub struct Server {
     /// Above 0, applications may use two-phase commit, and a transaction that rang the doorbell cannot.
     pub max_prepared_transactions: i32,
     pub role: RoleStanding,
+    /// Its clock when it answered: seconds since 1970.
+    pub clock: f64,
 }
 
 /// What the connected role is, apart from single privileges.
@@ -50,6 +53,28 @@ pub struct Trigger {
     pub rings: bool,
     pub exists: bool,
     pub fires: bool,
+}
+
+/// Somebody who may still look at an old state of the database, so that its dead rows stay.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pin {
+    pub kind: PinKind,
+    /// Process id, name of the transaction, of the slot, or of the standby.
+    pub name: String,
+    pub about: String,
+    /// How many transactions have begun since.
+    pub transactions: i64,
+    /// `None`: not known.
+    pub seconds: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PinKind {
+    Session,
+    /// By `hot_standby_feedback`, without a slot.
+    Standby,
+    Prepared,
+    Slot,
 }
 
 /// One database among all there are.
@@ -129,6 +154,7 @@ impl Store {
                 needs_daemon_role: column(CHECK_SERVER, &row, 9)?,
                 has_daemon_role: column(CHECK_SERVER, &row, 10)?,
             },
+            clock: column(CHECK_SERVER, &row, 11)?,
         })
     }
 
@@ -203,6 +229,28 @@ impl Store {
                     column: column(CHECK_COLUMNS, row, 0)?,
                     present: column(CHECK_COLUMNS, row, 1)?,
                     wanted: column(CHECK_COLUMNS, row, 2)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Who keeps dead rows from being removed, oldest first.
+    pub async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
+        let rows = self.query(CHECK_HORIZON, &[]).await?;
+        rows.iter()
+            .map(|row| {
+                let kind: String = column(CHECK_HORIZON, row, 0)?;
+                Ok(Pin {
+                    kind: match kind.as_str() {
+                        "standby" => PinKind::Standby,
+                        "prepared" => PinKind::Prepared,
+                        "slot" => PinKind::Slot,
+                        _ => PinKind::Session,
+                    },
+                    name: column(CHECK_HORIZON, row, 1)?,
+                    about: column(CHECK_HORIZON, row, 2)?,
+                    transactions: column(CHECK_HORIZON, row, 3)?,
+                    seconds: column(CHECK_HORIZON, row, 4)?,
                 })
             })
             .collect()

@@ -133,6 +133,7 @@ statements! {
         CHECK_ARROWS "daemon/check_arrows" [TEXT_ARRAY];
         CHECK_INDEXES "daemon/check_indexes" [];
         CHECK_COLUMNS "daemon/check_columns" [];
+        CHECK_HORIZON "daemon/check_horizon" [];
     }
     lines {
         CONFIRM "confirm" "SELECT pg_backend_pid()" [];

@@ -1,11 +1,16 @@
 //! `outboxd check` on a set-up that is good, and on ones that are broken in one place each.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::gateway_peer::{Act, Peer, answer};
 use crate::support::cli::{Cli, Ended, config, v1_gateway, v2_gateway};
+use crate::support::clock::WallClock;
+use crate::support::cluster::Cluster;
 use crate::support::postgres::TestDb;
 
 /// A gateway with a log-in and this sender list.
@@ -62,14 +67,19 @@ async fn a_good_set_up_is_ok_in_every_line() {
         names,
         [
             "configuration",
+            "files",
+            "database: socket",
             "database",
+            "clock",
             "lock",
             "schema",
             "grants",
             "doorbell",
             "indexes",
+            "xmin horizon",
             "hold",
             "templates",
+            "gateway main: tcp",
             "gateway main",
             "sender of main"
         ]
@@ -208,7 +218,7 @@ async fn a_dead_gateway_is_unavailable_and_the_others_are_still_looked_at() {
         v1_gateway("dead", &dead_address())
     );
     let ended = check(&db.daemon_url().await, "", &gateways).await.expect(69);
-    assert_finding(&ended, "gateway dead", "failed", "ask the network team");
+    assert_finding(&ended, "gateway dead: tcp", "failed", "send the network team");
     assert_finding(&ended, "gateway alive", "ok", "can be reached");
 }
 
@@ -238,7 +248,7 @@ async fn with_the_database_down_the_gateways_are_still_checked() {
     let peer = Peer::answering(200, "").await;
     let gateway = v1_gateway("main", &peer.url("/send"));
     let ended = check("host=/nonexistent dbname=x user=y", "", &gateway).await.expect(69);
-    assert_finding(&ended, "database", "failed", "is PostgreSQL running");
+    assert_finding(&ended, "database: socket", "failed", "is PostgreSQL running");
     assert_finding(&ended, "gateway main", "ok", "can be reached");
 }
 
@@ -278,4 +288,191 @@ async fn offline_connects_nowhere_and_a_wrong_file_is_shown() {
     assert!(text.stderr.contains("colour"), "{text:?}");
     let json = cli.run(&["check", "--json"]).await.expect(78);
     assert_finding(&json, "configuration", "failed", "colour");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offline_opens_no_socket_at_all() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("skipped: needs strace");
+        return;
+    }
+    let peer = Peer::answering(200, "").await;
+    let gateway = v1_gateway("main", &peer.url("/send"));
+    let cli = Cli::new(&config("host=gw.example.test dbname=x user=y", "", &gateway));
+    let calls = |offline: bool| {
+        let trace = cli.directory().join("trace");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-e", "trace=socket,connect,bind,sendto", "-o"]).arg(&trace);
+        command.arg(env!("CARGO_BIN_EXE_outboxd")).arg("--config").arg(cli.directory().join("outboxd.toml"));
+        command.arg("check").args(offline.then_some("--offline")).env("GATEWAY_PASSWORD", "correct-horse");
+        let output = command.output().unwrap();
+        let ended = if offline { Some(0) } else { Some(69) };
+        assert_eq!(output.status.code(), ended, "{output:?}");
+        std::fs::read_to_string(trace).unwrap()
+    };
+    let offline = tokio::task::block_in_place(|| calls(true));
+    assert!(!offline.contains("socket("), "{offline}");
+    let online = tokio::task::block_in_place(|| calls(false));
+    assert!(online.contains("socket("), "the trace shows sockets where there are some: {online}");
+}
+
+#[tokio::test]
+async fn files_that_others_can_change_are_told() {
+    let peer = Peer::answering(200, "").await;
+    let gateway =
+        v1_gateway("main", &peer.url("/send")).replace("_env = \"GATEWAY_PASSWORD\"", "_file = \"secret\"");
+    let cli = Cli::new(&config("host=/nonexistent dbname=x user=y", "", &gateway));
+    let file = |name: &str| cli.directory().join(name);
+    let mode = |name: &str, mode| {
+        std::fs::set_permissions(file(name), Permissions::from_mode(mode)).unwrap();
+    };
+    std::fs::write(file("secret"), "correct-horse\n").unwrap();
+    mode("secret", 0o640);
+    let offline = async || cli.run(&["check", "--offline", "--json"]).await;
+    assert_finding(&offline().await.expect(0), "files", "ok", "2 files");
+    mode("outboxd.toml", 0o602);
+    assert_finding(&offline().await.expect(78), "files", "failed", "outboxd.toml (mode 0602): everybody");
+    mode("outboxd.toml", 0o620);
+    std::os::unix::fs::chown(file("outboxd.toml"), None, Some(12_345)).unwrap();
+    assert_finding(&offline().await.expect(0), "files", "warning", "the whole group 12345 can change it");
+    mode("outboxd.toml", 0o600);
+    mode("secret", 0o644);
+    assert_finding(
+        &offline().await.expect(78),
+        "configuration",
+        "failed",
+        "everybody on this machine can read",
+    );
+    mode("secret", 0o600);
+    std::os::unix::fs::chown(file("secret"), Some(12_345), None).unwrap();
+    assert_finding(&offline().await.expect(0), "files", "warning", "belongs to the user 12345");
+}
+
+#[tokio::test]
+async fn the_directory_of_the_admin_socket_is_nobody_elses() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = directory.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    let check = async |path: &std::path::Path| {
+        let admin = format!("[admin]\nlisten = \"unix:{}/admin.sock\"\n", path.display());
+        let rest = v1_gateway("main", "http://127.0.0.1:9/send") + &admin;
+        Cli::new(&config("host=/nonexistent dbname=x user=y", "", &rest))
+            .run(&["check", "--offline", "--json"])
+            .await
+    };
+    std::fs::set_permissions(&open, Permissions::from_mode(0o755)).unwrap();
+    assert_finding(&check(&open).await.expect(0), "admin socket", "ok", "is there");
+    std::fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+    assert_finding(&check(&open).await.expect(78), "admin socket", "failed", "can replace what is in");
+    assert_finding(
+        &check(&directory.path().join("none")).await.expect(0),
+        "admin socket",
+        "warning",
+        "the unit makes",
+    );
+}
+
+#[tokio::test]
+async fn what_pins_the_horizon_is_named_with_what_to_do() {
+    let cluster = Cluster::start("max_prepared_transactions = 4").await;
+    let db = TestDb::in_cluster(&cluster, "check_horizon").await;
+    let client = db.client().await;
+    let url = db.daemon_url().await;
+    let rest = v1_gateway("main", "http://127.0.0.1:9/send");
+    // A transaction of somebody else's whose age in time the daemon's role is not shown, and a prepared one.
+    let old = db.client().await;
+    old.batch_execute("SET application_name = 'forgotten'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        .await
+        .unwrap();
+    let prepared = "BEGIN; CREATE TABLE public.prepared (); PREPARE TRANSACTION 'it''s mine'";
+    client.batch_execute(prepared).await.unwrap();
+    assert_finding(&check(&url, "", &rest).await, "xmin horizon", "ok", "nothing old");
+    let burn = "DO $$ BEGIN FOR i IN 1..101000 LOOP BEGIN INSERT INTO public.burnt VALUES (1); \
+                EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$";
+    client.batch_execute("CREATE TABLE public.burnt (i int)").await.unwrap();
+    client.batch_execute(burn).await.unwrap();
+    let ended = check(&url, "", &rest).await;
+    for part in ["forgotten", "transactions old", "pg_terminate_backend("] {
+        assert_finding(&ended, "xmin horizon", "warning", part);
+    }
+    // It is young by the clock, which everybody is shown.
+    assert!(!finding(&ended, "xmin horizon").1.contains("it's mine"));
+    old.batch_execute("ROLLBACK").await.unwrap();
+    assert_finding(&check(&url, "", &rest).await, "xmin horizon", "ok", "nothing old");
+}
+
+#[tokio::test]
+async fn a_clock_that_differs_from_the_databases_is_told() {
+    let Some(clock) = WallClock::new() else { return };
+    let db = TestDb::create("check_clock").await;
+    let url = db.daemon_url().await;
+    let peer = Peer::answering(200, "").await;
+    let cli = Cli::new(&config(&url, "", &v1_gateway("main", &peer.url("/send"))));
+    for (seconds, words) in
+        [(600, "this host is 10m ahead of the database"), (-3600, "this host is 1h behind the database")]
+    {
+        clock.set(seconds);
+        let with_clock = |command: &mut Command| {
+            command.envs(clock.environment());
+        };
+        let ended = cli.run_with(&["check", "--json"], with_clock).await.expect(0);
+        let found = finding(&ended, "clock");
+        assert_eq!(found.0, "warning", "{found:?}");
+        assert!(found.1.contains(words), "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_reached_is_told_with_its_hop() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let rest = v1_gateway("main", "http://127.0.0.1:9/send");
+    let ended = check(&format!("host=127.0.0.1 port={port} dbname=x user=y"), "", &rest).await.expect(69);
+    assert_finding(&ended, "database: tcp", "failed", "connection refused");
+    let all = ended.json();
+    let found = all.as_array().unwrap().iter().find(|found| found["name"] == "database: tcp").unwrap();
+    assert_eq!((&found["problem"], &found["to"]["protocol"]), (&"refused".into(), &"postgresql".into()));
+    assert!(found["network_team"].as_str().unwrap().contains(&format!("TCP port {port} (postgresql)")));
+    let ended = check("host=db.invalid dbname=x user=y", "", &rest).await.expect(69);
+    assert_finding(&ended, "database: name", "failed", "db.invalid");
+    // One of two is enough to work with.
+    let db = TestDb::create("check_two_hosts").await;
+    let url = db.daemon_url().await;
+    // `postgresql://role@socket:port/database`, with another host before the socket.
+    let two = url.replacen('@', &format!("@127.0.0.1:{port},"), 1);
+    let ended = check(&two, "", &rest).await;
+    assert_finding(&ended, "database: tcp", "warning", "connection refused");
+    assert_finding(&ended, "database", "ok", "PostgreSQL");
+}
+
+#[tokio::test]
+async fn a_database_that_takes_connections_and_says_nothing_ends_the_check_in_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let begun = std::time::Instant::now();
+    let url = format!("host=127.0.0.1 port={port} dbname=x user=y sslmode=disable");
+    let ended = check(&url, "", &v1_gateway("main", "http://127.0.0.1:9/send")).await.expect(69);
+    assert_finding(&ended, "database: tcp", "ok", "connected");
+    assert_finding(&ended, "database", "failed", "no answer");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    drop(listener);
+}
+
+#[tokio::test]
+async fn what_the_daemon_has_seen_of_a_gateway_is_told() {
+    let db = TestDb::create("check_health").await;
+    let peer = Peer::answering(200, "").await;
+    let url = db.daemon_url().await;
+    let seen = "INSERT INTO outboxd.gateway (name, state, reason) VALUES ('main', 'stopped', 'no credits'), \
+                ('gone', 'stopped', 'is not configured any more')";
+    db.client().await.batch_execute(seen).await.unwrap();
+    let ended = check(&url, "", &v1_gateway("main", &peer.url("/send"))).await.expect(0);
+    assert_finding(
+        &ended,
+        "health of main",
+        "warning",
+        "no credits -> mend the cause, then: outboxd resume --gateway main",
+    );
+    assert!(!ended.stdout.contains("health of gone"), "{ended:?}");
 }

@@ -11,7 +11,7 @@ use crate::support::{files_below, repository};
 /// Rules without I/O: no runtime, no sockets or files, no clock, no logging.
 const PURE: [&str; 8] = ["message", "text", "compose", "verdict", "policy", "pace", "config", "clock"];
 /// Used from every layer above the pure one.
-const LEAVES: [&str; 3] = ["signal", "telemetry", "metrics"];
+const LEAVES: [&str; 4] = ["signal", "telemetry", "metrics", "hop"];
 /// One outside thing each.
 const EDGES: [&str; 2] = ["store", "gateway"];
 /// The process around the engine. `sim` is among them in the drawing, and apart from them in the rules: it plays the

@@ -129,7 +129,10 @@ async fn through_squid() -> Outcome {
     world.config(&proxy(PROXY_PASSWORD)).await;
     world.aim_at("evil.test");
     let (code, said) = world.check();
-    assert!(code == 69 && said.contains("the proxy refused to connect to evil.test:443"), "{code}\n{said}");
+    assert!(
+        code == 69 && said.contains("its rules do not let us connect to evil.test:443"),
+        "{code}\n{said}"
+    );
     world.assert_confined();
     let names = world.names.asked("gw.test") - before;
     Ok(format!(

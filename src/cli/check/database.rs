@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use crate::cli::LEADER_SILENCE;
-use crate::cli::check::{Finding, Outcome, replies, ways};
+use crate::cli::check::progress::{Line, Progress};
+use crate::cli::check::{Finding, Outcome, horizon, reach, replies, ways};
 use crate::cli::counted;
+use crate::clock;
 use crate::compose::Templates;
 use crate::config::{Config, Queue, Wake};
 use crate::engine::failover::{self, Judgement};
 use crate::store::inspect::{MissingGrant, Server, Trigger};
 use crate::store::migrate::SchemaState;
+use crate::store::status::{GatewayStatus, StatusReport};
 use crate::store::{Store, StoreError};
 
 /// Older servers cannot throw out a silent leader (`idle_session_timeout`).
@@ -19,23 +22,55 @@ pub(super) struct Seen {
     pub(super) findings: Vec<Finding>,
     /// A daemon is alive on this very host.
     pub(super) daemon_here: bool,
+    /// What the daemon has last written of the gateways.
+    pub(super) gateways: Vec<GatewayStatus>,
 }
 
-pub(super) async fn check(config: &Config) -> Seen {
-    let mut seen = Seen { findings: Vec::new(), daemon_here: false };
+/// How many answers may be waited for in all: a server that takes its whole time limit for each would keep people waiting
+/// for minutes.
+const PATIENCE: u32 = 6;
+
+pub(super) async fn check(config: &Config, progress: &Progress) -> Seen {
+    let mut seen = Seen { findings: Vec::new(), daemon_here: false, gateways: Vec::new() };
+    let line = progress.line("database");
+    let limit = config.database.timeout * PATIENCE;
+    if tokio::time::timeout(limit, walk(config, &line, &mut seen)).await.is_err() {
+        let detail = format!("not done within {}", humantime::format_duration(limit));
+        let advice = "the server answers, but far too slowly: look at its load and its log";
+        seen.findings.push(Finding::unreachable("database", detail, advice));
+    }
+    seen
+}
+
+async fn walk(config: &Config, line: &Line, seen: &mut Seen) {
+    let (hops, arrived) = reach::check("database", &config.database, line).await;
+    seen.findings.extend(hops);
+    if !arrived {
+        return;
+    }
+    line.say("logging in");
     let connected = async {
         let store = Store::open(&config.database)?;
+        // The connection is made before the clocks are compared.
+        store.server().await?;
+        let before = clock::wall();
         let server = store.server().await?;
-        Ok::<_, StoreError>((store, server))
+        Ok::<_, StoreError>((store, server, before, clock::wall()))
     };
-    let (store, server) = match connected.await {
+    let (store, server, before, after) = match connected.await {
         Ok(connected) => connected,
         Err(error) => {
             seen.findings.push(unreachable(config, &error));
-            return seen;
+            return;
         }
     };
     seen.findings.push(connection(config, &server));
+    seen.findings.push(horizon::clock(&server, before, after));
+    line.say("looking around");
+    if let Some(direct) = &config.database.direct {
+        let (hops, _) = reach::check("direct_url", direct, line).await;
+        seen.findings.extend(hops);
+    }
     seen.findings.extend(ways::check(config, &store).await);
     let state = store.schema_state().await;
     let usable = matches!(state, Ok(SchemaState::Current | SchemaState::Newer(_) | SchemaState::Altered(_)));
@@ -43,7 +78,7 @@ pub(super) async fn check(config: &Config) -> Seen {
     let at = seen.findings.len();
     seen.findings.push(schema(&server, state));
     if missing {
-        return seen;
+        return;
     }
     let grants = async {
         let missing = store.missing_grants().await?;
@@ -59,17 +94,20 @@ pub(super) async fn check(config: &Config) -> Seen {
     seen.findings.push(grants);
     if !usable || !granted {
         // What follows would only repeat it.
-        return seen;
+        return;
     }
     if let Some(differs) = shape(&store).await {
         seen.findings[at] = differs;
     }
     seen.findings.extend(triggers(config, &server, &store).await);
     seen.findings.push(indexes(&store).await);
+    seen.findings.push(horizon::check(&store).await);
     seen.findings.push(held(&store).await);
     seen.findings.extend(templates(config, &store).await);
-    seen.daemon_here = daemon_here(&store).await;
-    seen
+    if let Ok(status) = store.status().await {
+        seen.daemon_here = daemon_here(&status);
+        seen.gateways = status.gateways;
+    }
 }
 
 fn unreachable(config: &Config, error: &StoreError) -> Finding {
@@ -403,8 +441,7 @@ fn wording(count: usize, templates: &Templates) -> Finding {
     )
 }
 
-async fn daemon_here(store: &Store) -> bool {
-    let Ok(status) = store.status().await else { return false };
+fn daemon_here(status: &StatusReport) -> bool {
     let uname = rustix::system::uname();
     let here = uname.nodename().to_string_lossy();
     status
@@ -437,6 +474,7 @@ mod tests {
                 needs_daemon_role: true,
                 has_daemon_role: true,
             },
+            clock: 0.0,
         }
     }
 

@@ -3,17 +3,20 @@
 use std::io;
 use std::net::TcpListener;
 
-use futures_util::future::join_all;
-
 use crate::cli::check::Finding;
-use crate::cli::counted;
+use crate::cli::check::network::now;
+use crate::cli::{counted, span};
 use crate::config::{Callbacks, Config};
 use crate::gateway::{Gateway, ProbeFailure, SenderId};
+use crate::hop::certificate::time;
+use crate::store::status::GatewayStatus;
 use crate::verdict::DeferCause;
 
 /// In the gateway's sender list: does not reach Irish numbers.
 const INTERNATIONAL: i64 = 1;
 const IRELAND: &str = "353";
+/// Clocks that differ by less, in seconds, are not to blame for anything.
+const CLOCKS_AGREE: u64 = 60;
 
 /// The gateways that can be used as configured, and what is wrong with the others.
 pub(super) fn build(config: &Config) -> (Vec<Gateway>, Vec<Finding>) {
@@ -48,22 +51,55 @@ pub(super) fn shared_requests(config: &Config) -> Vec<Finding> {
         .collect()
 }
 
-/// All at once: one that does not answer takes its whole time limit.
-pub(super) async fn probe(config: &Config, gateways: &[Gateway]) -> Vec<Finding> {
-    let probes = gateways.iter().map(async |gateway| {
-        let name = format!("gateway {}", gateway.name());
-        match gateway.probe().await {
-            Ok(report) => match report.senders {
-                Some(senders) => vec![
-                    Finding::ok(name, "log-in works"),
-                    sender(gateway.name(), config.text.default_sender.as_deref(), config, &senders),
-                ],
-                None => vec![Finding::ok(name, "can be reached; credentials are tried by the first message")],
-            },
-            Err(failure) => vec![refused(name, gateway.name(), &failure)],
+/// What the gateway says of us, once it can be reached.
+pub(super) async fn logged_in(config: &Config, gateway: &Gateway) -> Vec<Finding> {
+    let name = format!("gateway {}", gateway.name());
+    let report = match gateway.probe().await {
+        Ok(report) => report,
+        Err(failure) => return vec![refused(name, gateway.name(), &failure)],
+    };
+    let mut findings = match report.senders {
+        Some(senders) => vec![
+            Finding::ok(name, "log-in works"),
+            sender(gateway.name(), config.text.default_sender.as_deref(), config, &senders),
+        ],
+        None => vec![Finding::ok(name, "can be reached; credentials are tried by the first message")],
+    };
+    let here = now();
+    if let Some(there) = report.date.filter(|there| there.abs_diff(here) > CLOCKS_AGREE) {
+        let mut finding = Finding::warning(
+            format!("clock of {}", gateway.name()),
+            format!("it is {} here, and {} there", time(here), time(there)),
+            "if the other clock is right, set this host's (`timedatectl`): certificates are judged by it",
+        );
+        finding.problem = Some("wrong_clock");
+        findings.push(finding);
+    }
+    findings
+}
+
+/// What the daemon has last seen of each gateway.
+pub(super) fn health(config: &Config, seen: &[GatewayStatus]) -> Vec<Finding> {
+    let ours = seen.iter().filter(|seen| config.gateways.contains_key(&seen.name));
+    ours.map(|seen| {
+        let name = format!("health of {}", seen.name);
+        let reason = seen.reason.as_deref().unwrap_or("no reason is known");
+        let since = format!("for {}: {reason}", span(seen.for_seconds));
+        match seen.state.as_str() {
+            "open" => Finding::ok(name, "the daemon sends"),
+            "stopped" => Finding::warning(
+                name,
+                format!("the daemon has stopped it {since}"),
+                format!("mend the cause, then: outboxd resume --gateway {}", seen.name),
+            ),
+            state => Finding::warning(
+                name,
+                format!("{state} {since}"),
+                "the daemon tries it again by itself; the lines above say what is wrong now",
+            ),
         }
-    });
-    join_all(probes).await.into_iter().flatten().collect()
+    })
+    .collect()
 }
 
 fn refused(name: String, gateway: &str, failure: &ProbeFailure) -> Finding {

@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -34,6 +35,11 @@ impl Cli {
         Cli { directory }
     }
 
+    /// Where the configuration lies.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// A database and a gateway at an address where nobody is.
     pub(crate) fn with_database(url: &str) -> Cli {
         Cli::new(&config(url, "", &v1_gateway("main", "http://127.0.0.1:9/send")))
@@ -41,6 +47,11 @@ impl Cli {
 
     /// Leaves this test's runtime free, so that a peer in the same test can answer the command.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
+        self.run_with(arguments, |_| ()).await
+    }
+
+    /// The same with another environment.
+    pub(crate) async fn run_with(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Ended {
         let mut command = Command::new(env!("CARGO_BIN_EXE_outboxd"));
         command
             .arg("--config")
@@ -50,6 +61,7 @@ impl Cli {
             .env("CALLBACK_PATH", "/callback/0123456789abcdef")
             .env_remove("PGPASSWORD")
             .stdin(Stdio::null());
+        change(&mut command);
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let ended = Ended {
