@@ -47,7 +47,7 @@ check: ## judge the code without running it: format, lints, documentation, licen
 	$(if $(DENY),$(CARGO) deny --locked check bans licenses sources,@echo 'cargo-deny is not installed: licences not checked')
 
 .PHONY: test
-test: needs check ## all that continuous integration runs: check, then every test beside a throwaway PostgreSQL
+test: needs check ## all that needs no root: check, then every test beside a throwaway PostgreSQL
 	tests/with-postgres $(RUN_TESTS)
 	$(CARGO) test --locked --doc --quiet
 	$(CARGO) test --locked --test chaos -- --self-check

@@ -391,7 +391,7 @@ mod tests {
                 "/home/o/.pg_service.conf" => Ok((
                     "[shop]\nhost=db.example\nport=5433\nuser=a b\ndbname=shop\nsslmode=verify-full\npassword=of+it\n"
                         .to_owned(),
-                    0o100_644,
+                    0o100_640,
                 )),
                 "/etc/outboxd/pgpass" => Ok(("db.example:5433:shop:*:from-file\n".to_owned(), 0o100_600)),
                 "/etc/outboxd/open" => Ok((String::new(), 0o100_644)),

@@ -143,9 +143,12 @@ fn structure_fault<'e>(
     let message = error.message();
     if message.starts_with("unknown field") {
         let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
-        let fault = Diagnostic::new(Some(found.span), format!("unknown key `{name}` {place}"))
-            .label("not a key of this section");
         let meant = nearest(name, &known);
+        // In the place of a section's name may stand anything, a secret too.
+        let is_name = path.len() > 1 || meant.is_some();
+        let shown = if is_name && mask::is_plain(name) { format!("key `{name}`") } else { "key".to_owned() };
+        let fault = Diagnostic::new(Some(found.span), format!("unknown {shown} {place}"))
+            .label("not a key of this section");
         let fault = match meant {
             Some(near) => fault.help(format!("did you mean `{near}`?")),
             None => fault.help(format!("known here: {}", known.join(", "))),

@@ -31,8 +31,14 @@ pub(super) fn service(
     };
     for file in &files {
         match (surroundings.read)(file) {
-            Ok((text, _)) => {
+            Ok((text, mode)) => {
                 if let Some(found) = section(&text, name)? {
+                    if mode & OTHERS != 0 && found.iter().any(|(key, _)| key == "password") {
+                        return Err(fault(
+                            "the service holds a password, and its file can be read by others",
+                            "chmod 640 the service file, or use `passfile` or `password_file`",
+                        ));
+                    }
                     return Ok(found);
                 }
             }
@@ -136,7 +142,28 @@ fn line(text: &str, wanted: &[&str; 4]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{line, section};
+    use std::path::PathBuf;
+
+    use super::{line, section, service};
+    use crate::config::Surroundings;
+
+    #[test]
+    fn a_service_with_a_password_is_refused_where_others_can_read_it() {
+        for (mode, text, good) in [
+            (0o100_644, "[shop]\nhost=h\npassword=pw", false),
+            (0o100_640, "[shop]\nhost=h\npassword=pw", true),
+            (0o100_644, "[shop]\nhost=h", true),
+        ] {
+            let surroundings = Surroundings {
+                mode: None,
+                directory: PathBuf::from("/etc/outboxd"),
+                read: Box::new(move |_| Ok((text.to_owned(), mode))),
+                env: Box::new(|_| None),
+            };
+            let found = service("shop", Some("services"), &surroundings);
+            assert_eq!(found.is_ok(), good, "{mode:o} {found:?}");
+        }
+    }
 
     #[test]
     fn the_first_line_of_a_passfile_that_fits_counts() {

@@ -102,12 +102,21 @@ const PUBLIC_KEYS: &[&str] = &[
     "wake",
 ];
 
+/// Keys that may be shown, and their values may not.
+const SECRET_KEYS: &[&str] = &["account_password", "client_secret", "password", "path"];
+
+/// What stands in brackets is a section's name only if it begins with one of these.
+const SECTIONS: &[&str] =
+    &["admin", "callbacks", "database", "gateway", "inbox", "log", "opt_out", "queue", "routing", "text"];
+
 /// Public keys whose values are connection strings: what may be secret in those is masked.
 const URL_KEYS: &[&str] = &["url", "direct_url", "api_url", "token_url", "proxy"];
 
 /// For a file that parses.
 pub(super) fn document(text: &str, table: &DeTable<'_>) -> String {
     let mut spans = Vec::new();
+    let sections = table.keys().filter(|key| !SECTIONS.contains(&key.get_ref().as_ref()));
+    spans.extend(sections.map(|key| key.span()).filter(|span| text[span.clone()].starts_with(['"', '\''])));
     secret_spans(text, table, false, &mut spans);
     let mut masked = text.to_owned();
     for span in spans {
@@ -116,9 +125,18 @@ pub(super) fn document(text: &str, table: &DeTable<'_>) -> String {
     masked
 }
 
+/// What names of keys, gateways, hosts and headers are made of.
+pub(super) fn is_plain(name: &str) -> bool {
+    name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' '))
+}
+
 fn secret_spans(text: &str, table: &DeTable<'_>, hidden: bool, spans: &mut Vec<Range<usize>>) {
     for (key, value) in table {
-        let key = key.get_ref().as_ref();
+        let quoted = text.get(key.span()).is_some_and(|raw| raw.starts_with(['"', '\'']));
+        let (at, key) = (key.span(), key.get_ref().as_ref());
+        if quoted && !is_plain(key) {
+            spans.push(at);
+        }
         // Sections hold keys of their own; templates and bodies may hold a secret in any leaf.
         let inner_hidden = hidden || matches!(key, "headers" | "form" | "json" | "password");
         match value.get_ref() {
@@ -219,22 +237,32 @@ fn mask(text: &mut String, span: Range<usize>) {
     text.replace_range(span, &stars);
 }
 
+/// `[gateway.main]`, `[[routing.rule]]`. The names of gateways are no secrets; what only looks like a section may be one.
+fn is_section(line: &str) -> bool {
+    let name = line.trim_start_matches('[').trim_end_matches(']');
+    line.starts_with('[')
+        && name.split('.').next().is_some_and(|first| SECTIONS.contains(&first.trim()))
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '"' | ' '))
+}
+
 /// For a file that does not parse: line by line, everything but well-known harmless values.
 pub(super) fn lines(text: &str) -> String {
     let mut masked = text.to_owned();
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let end = start + line.len();
-        let head = line.trim_start();
         let hidden = match line.find('=') {
-            _ if head.starts_with('#') || head.starts_with('[') => Vec::new(),
+            _ if is_section(line.trim()) => Vec::new(),
             None => std::iter::once(start..end).collect(),
             Some(at) => {
                 let key = line[..at].trim().trim_matches(['"', '\'']);
                 let key = key.rsplit('.').next().unwrap_or(key).trim();
                 let (from, value) = (start + at + 1, &line[at + 1..]);
-                if !PUBLIC_KEYS.contains(&key) || value.contains('{') {
+                if SECRET_KEYS.contains(&key) || (PUBLIC_KEYS.contains(&key) && value.contains('{')) {
                     std::iter::once(from..end).collect()
+                } else if !PUBLIC_KEYS.contains(&key) {
+                    // Not even what stands before the `=` need be a key.
+                    std::iter::once(start..end).collect()
                 } else if URL_KEYS.contains(&key) {
                     let shift = |part: Range<usize>| from + part.start..from + part.end;
                     secret_parts(value).into_iter().map(shift).collect()
@@ -293,5 +321,23 @@ mod tests {
         assert_eq!(masked.len(), text.len());
         assert!(!masked.contains("nter2"), "{masked}");
         assert!(masked.contains("rate = 5 5"), "{masked}");
+    }
+
+    #[test]
+    fn what_only_looks_like_a_key_a_section_or_a_comment_is_hidden() {
+        for line in [
+            "url \"postgresql://u:hunter2@h/d?sslmode=disable\"",
+            "hunter2=tail of a text of several lines",
+            "[\"hunter2\"]",
+            "[hunter2",
+            "# password = hunter2",
+        ] {
+            let masked = lines(line);
+            assert!(!masked.contains("nter2"), "{masked}");
+        }
+        for line in ["[gateway.main]", "[[gateway.\"main\".rule]]", "[database", "wake = \"auto"] {
+            assert_eq!(lines(line), line);
+        }
+        assert_eq!(lines("password = \"pw"), "password = \"**");
     }
 }

@@ -35,7 +35,7 @@ impl Haystack {
             found.is_empty(),
             "{} places, for example:\n{}",
             found.len(),
-            found[..found.len().min(5)].join("\n\n")
+            found[..found.len().min(30)].join("\n\n")
         );
     }
 }
