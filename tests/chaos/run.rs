@@ -25,6 +25,9 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(600);
 /// The same while nothing at all moves.
 const STANDSTILL_LIMIT: Duration = Duration::from_secs(45);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Each process of PostgreSQL reads a moved clock anew at a moment of its own: for ours a row may be due in an hour, while the
+/// daemon's sends it now.
+const CLOCK_READ: Duration = Duration::from_secs(1);
 /// While it has not come to rest, how often that is said.
 const SAY_PAUSE: Duration = Duration::from_secs(5);
 /// How often a process is looked at.
@@ -173,9 +176,18 @@ async fn settle(world: &World) {
     let mut last = String::new();
     let mut said = begun;
     let mut moved = begun;
+    let mut resting = None;
+    let rest = if has_moved_clock(world) { CLOCK_READ } else { Duration::ZERO };
     while begun.elapsed() < SETTLE_LIMIT && moved.elapsed() < STANDSTILL_LIMIT {
         resume_gateways(world).await;
-        let Some(now) = unsettled(world).await else { return };
+        let Some(now) = unsettled(world).await else {
+            if resting.get_or_insert_with(Instant::now).elapsed() >= rest {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+            continue;
+        };
+        resting = None;
         if now != last {
             moved = Instant::now();
             last = now;
@@ -213,11 +225,14 @@ async fn unsettled(world: &World) -> Option<String> {
     (!rest).then(|| format!("{queued} queued, {unknown} unknown, {waves} waves, gateway {busy:?}"))
 }
 
+fn has_moved_clock(world: &World) -> bool {
+    world.schedule.events.iter().any(|event| event.what == What::DatabaseClock)
+}
+
 /// A primary whose clock was behind died, and every daemon that knew more: what was promoted looks like a restored backup,
 /// and everything waits for a person, who would look at what was sent.
 async fn is_held_back(world: &World, sql: &Client) -> bool {
-    let clock = world.schedule.events.iter().any(|event| event.what == What::DatabaseClock);
-    if !clock || world.notes.failovers.borrow().is_empty() {
+    if !has_moved_clock(world) || world.notes.failovers.borrow().is_empty() {
         return false;
     }
     let ask = "SELECT held AND held_code = 'database_changed' FROM outboxd.leader";
