@@ -4,8 +4,8 @@
 //!
 //! Invariants:
 //! - A message is held at most once ([`Plan::is_known`]), from the page it was read with until its result is recorded.
-//! - Memory is bounded: at most `lookahead` ready rows a gateway and lane, at most `limit` and its stretch under way a gateway, and in
-//!   each lane `MOST_SET_ASIDE` rows and the pages under way set aside.
+//! - Memory is bounded: at most `lookahead` ready rows a gateway and lane, at most `limit` and its stretch under way a
+//!   gateway, and in each lane `MOST_SET_ASIDE` rows and the pages under way set aside.
 //! - Two reads a lane are under way at most, and one far read in all: they must leave connections to waves and results.
 //! - What does not fit is not forgotten: `restart` marks where a gateway's rows must be read again.
 //! - Nothing here is needed for safety: a row that is offered twice or too early is refused by its wave.
