@@ -64,7 +64,7 @@ async fn after_a_kill_receipts_tell_what_became_of_what_was_in_flight() {
     })
     .await;
     let unknown = site.references("unknown").await;
-    assert!(unknown.len() <= 2 * CONCURRENCY, "in a wave and never begun: {unknown:?}");
+    assert!(unknown.len() <= MOST_UNKNOWN, "in a wave and never begun: {unknown:?}");
     site.assert_nothing_twice().await;
 }
 
@@ -130,7 +130,7 @@ async fn a_paused_leader_is_replaced_and_sends_nothing_when_it_wakes_up() {
     site.until_counts("every row has an end", |counts| counts.only(&["accepted", "unknown"])).await;
     paused.wait_log(LIMIT, "standby").await;
     let counts = site.counts().await;
-    assert!(counts.of("unknown") <= 16, "{counts:?}");
+    assert!(counts.of("unknown") <= i64::try_from(MOST_UNKNOWN).unwrap(), "{counts:?}");
     site.assert_nothing_twice().await;
     let (sent, accepted) = (site.sent_references().await, site.references("accepted").await);
     assert!(accepted.is_subset(&sent));
