@@ -318,3 +318,50 @@ fn the_packages_leave_no_page_unit_or_example_out() {
         }
     }
 }
+
+/// Who reads a page on a host without our repository can follow what it links to.
+#[test]
+fn links_between_the_packaged_pages_lead_somewhere() {
+    let manifest = std::fs::read_to_string(repository().join("packaging/nfpm.yaml")).unwrap();
+    let packed: BTreeSet<&str> = manifest
+        .lines()
+        .filter_map(|line| line.split_once("dst: /usr/share/doc/outboxd/")?.1.split([',', ' ']).next())
+        .filter(|name| name.ends_with(".md"))
+        .collect();
+    assert!(packed.contains("README.md") && packed.contains("RELIABILITY.md"), "{packed:?}");
+    let text = |name: &str| std::fs::read_to_string(repository().join(name)).unwrap();
+    let mut followed = 0;
+    let build = text("packaging/build");
+    for page in &packed {
+        assert!(build.contains(&format!(" {page} ")), "nobody makes {page} for the packages");
+        for link in text(page).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let file = if file.is_empty() { page } else { file };
+            assert!(packed.contains(file), "{page} links to {link}, which is in no package");
+            let known = anchor.is_empty() || anchors(&text(file)).contains(anchor);
+            assert!(known, "{page} links to {link}, and there is no such heading");
+            followed += 1;
+        }
+    }
+    assert!(followed > 5, "only {followed} links were found");
+}
+
+/// What the headings of a page are called in links to them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut fenced = false;
+    let mut found = BTreeSet::new();
+    for line in page.lines() {
+        fenced ^= line.starts_with("```");
+        let title = line.trim_start_matches('#');
+        if !fenced && title.len() < line.len() && title.starts_with(' ') {
+            let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+            found.insert(
+                title.trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-"),
+            );
+        }
+    }
+    found
+}

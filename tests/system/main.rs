@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot go on says so by failing")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for people")]
 
+mod inspection;
 mod net;
 mod peers;
 mod resolver;

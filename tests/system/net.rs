@@ -2,7 +2,7 @@
 //! process that made them.
 
 use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -16,6 +16,15 @@ pub(crate) const SQUID: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 30);
 pub(crate) const DANTE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 40);
 /// Where nothing of the daemon's must ever come.
 pub(crate) const EVIL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 66);
+
+pub(crate) const DATABASE6: Ipv6Addr = in_world6(1);
+pub(crate) const NAMES6: Ipv6Addr = in_world6(2);
+pub(crate) const GATEWAY6: Ipv6Addr = in_world6(0x20);
+pub(crate) const EVIL6: Ipv6Addr = in_world6(0x66);
+
+const fn in_world6(host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, host)
+}
 
 /// The site's network. Its holder is a process that does nothing.
 #[derive(Debug)]
@@ -44,10 +53,14 @@ impl Site {
         for address in [DATABASE, NAMES, GATEWAY, SQUID, DANTE, EVIL] {
             ip(&["address", "add", &format!("{address}/24"), "dev", "world0"]);
         }
+        for address in [DATABASE6, NAMES6, GATEWAY6, EVIL6] {
+            ip(&["address", "add", &format!("{address}/64"), "dev", "world0", "nodad"]);
+        }
         ip(&["link", "set", "world0", "up"]);
         let site = Site { holder };
         for arguments in [
             vec!["address", "add", "10.77.0.100/24", "dev", "site0"],
+            vec!["address", "add", "fd77::100/64", "dev", "site0", "nodad"],
             vec!["link", "set", "lo", "up"],
             vec!["link", "set", "site0", "up"],
         ] {
@@ -97,7 +110,8 @@ impl Site {
     }
 
     /// Tries as the daemon's user to open a connection; whether that was let through is not asked here.
-    pub(crate) fn try_connection(&self, to: Ipv4Addr, port: u16) {
+    pub(crate) fn try_connection(&self, to: impl Into<IpAddr>, port: u16) {
+        let to = to.into();
         let script = format!("timeout 1 bash -c ': >/dev/tcp/{to}/{port}' 2>/dev/null; true");
         succeed(self.as_daemon(Path::new("sh")).args(["-c", &script]));
     }

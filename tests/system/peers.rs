@@ -2,7 +2,7 @@
 //! proxies squid and dante.
 
 use std::fs::{self, Permissions};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -27,8 +27,8 @@ pub(crate) const DANTE_PORT: u16 = 1080;
 pub(crate) const PROXY_USER: &str = "proxyuser";
 pub(crate) const PROXY_PASSWORD: &str = "proxy-horse";
 
-/// Takes TLS on the gateway's address and passes on what it says to the simulator.
-pub(crate) async fn front(certificate: &str, key: &str, simulator: &str) -> Server {
+/// Takes TLS on an address of the gateway's and passes on what it says to the simulator.
+pub(crate) async fn front(address: IpAddr, certificate: &str, key: &str, simulator: &str) -> Server {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -41,7 +41,7 @@ pub(crate) async fn front(certificate: &str, key: &str, simulator: &str) -> Serv
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let simulator = simulator.trim_start_matches("http://").trim_end_matches('/').to_owned();
-    Server::start(SocketAddr::from((GATEWAY, 443)), move |caller| {
+    Server::start(SocketAddr::from((address, 443)), move |caller| {
         let (acceptor, simulator) = (acceptor.clone(), simulator.clone());
         tokio::spawn(async move {
             let Ok(mut caller) = acceptor.accept(caller).await else { return };
@@ -110,7 +110,7 @@ pub(crate) fn installed(program: &str) -> Result<(), String> {
     if Path::new(&path).exists() { Ok(()) } else { Err(format!("{path} is not installed")) }
 }
 
-async fn run(mut command: Command, at: (Ipv4Addr, u16), log: &Path) -> Program {
+pub(crate) async fn run(mut command: Command, at: (Ipv4Addr, u16), log: &Path) -> Program {
     let file = fs::File::create(log).unwrap();
     command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
     let mut program = Program(command.spawn().unwrap());
@@ -124,7 +124,7 @@ async fn run(mut command: Command, at: (Ipv4Addr, u16), log: &Path) -> Program {
     program
 }
 
-fn write_open(path: &Path, text: &str) {
+pub(crate) fn write_open(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
 }

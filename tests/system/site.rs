@@ -1,15 +1,15 @@
 //! One trial's site: a database and a gateway in the world, a daemon in the site, and a firewall around it.
 
 use std::fs::{self, File, Permissions};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::net::{DATABASE, EVIL, GATEWAY, NAMES, Site, USER};
+use crate::net::{DATABASE, DATABASE6, EVIL, EVIL6, GATEWAY, GATEWAY6, NAMES, NAMES6, Site, USER};
 use crate::peers::{Server, front};
 use crate::resolver::Resolver;
 use crate::support::cluster::{Cluster, Stop};
@@ -18,19 +18,16 @@ use crate::support::site::{Lines, Site as Outbox};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const AUTHORITY: &str = include_str!("../it/certificates/authority.crt");
-pub(crate) const INTERCEPTOR: &str = include_str!("../it/certificates/interceptor.crt");
 const GATEWAY_CERTIFICATE: &str = include_str!("../it/certificates/gateway.crt");
 const GATEWAY_KEY: &str = include_str!("../it/certificates/gateway.key");
-const INTERCEPTED: &str = include_str!("../it/certificates/intercepted.crt");
-const INTERCEPTED_KEY: &str = include_str!("../it/certificates/intercepted.key");
 
 pub(crate) struct World {
     pub(crate) net: Site,
     pub(crate) names: Resolver,
     pub(crate) outbox: Outbox,
     /// Who counts callers that must not come.
-    evil: Server,
-    front: Option<Server>,
+    evil: Vec<Server>,
+    fronts: Vec<Server>,
     cluster: Cluster,
     pub(crate) directory: TempDir,
     program: PathBuf,
@@ -69,48 +66,51 @@ impl Daemon {
 impl World {
     pub(crate) async fn make(hint: &str) -> World {
         let net = Site::make();
-        let names = Resolver::start(SocketAddr::from((NAMES, 53))).await;
+        ask_at(NAMES.into());
+        let names = Resolver::start(&[SocketAddr::from((NAMES, 53)), SocketAddr::from((NAMES6, 53))]).await;
         names.lead("db.test", &[DATABASE]);
         names.lead("gw.test", &[GATEWAY]);
         names.lead("evil.test", &[EVIL]);
-        let mut cluster = Cluster::start(&format!("listen_addresses = '127.0.0.1, {DATABASE}'")).await;
+        let mut cluster =
+            Cluster::start(&format!("listen_addresses = '127.0.0.1, {DATABASE}, {DATABASE6}'")).await;
         let hba = cluster.data().join("pg_hba.conf");
-        let rules = fs::read_to_string(&hba).unwrap() + "host all all 10.77.0.0/24 trust\n";
+        let rules = fs::read_to_string(&hba).unwrap()
+            + "host all all 10.77.0.0/24 trust\nhost all all fd77::/64 trust\n";
         fs::write(&hba, rules).unwrap();
         cluster.restart(Stop::Fast).await;
         let outbox = Outbox::in_cluster(&cluster, hint, false).await;
-        let evil = Server::start(SocketAddr::from((EVIL, 443)), drop).await;
+        let mut evil = Vec::new();
+        for address in [IpAddr::from(EVIL), IpAddr::from(EVIL6)] {
+            evil.push(Server::start(SocketAddr::from((address, 443)), drop).await);
+        }
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         fs::write(directory.path().join("ca.pem"), AUTHORITY).unwrap();
-        fs::write(directory.path().join("interceptor.pem"), INTERCEPTOR).unwrap();
         // The daemon's user need not be able to enter where it was built.
         let program = directory.path().join("outboxd");
         fs::copy(env!("CARGO_BIN_EXE_outboxd"), &program).unwrap();
-        let mut world = World { net, names, outbox, evil, front: None, cluster, directory, program };
+        let mut world = World { net, names, outbox, evil, fronts: Vec::new(), cluster, directory, program };
         world.answer_as(GATEWAY_CERTIFICATE, GATEWAY_KEY).await;
         world
     }
 
-    async fn answer_as(&mut self, certificate: &str, key: &str) {
-        if let Some(front) = self.front.take() {
+    /// From now on this is the gateway's certificate.
+    pub(crate) async fn answer_as(&mut self, certificate: &str, key: &str) {
+        for front in self.fronts.drain(..) {
             front.stop().await;
         }
-        self.front = Some(front(certificate, key, self.outbox.sim.address("gateway")).await);
-    }
-
-    /// From now on somebody in between shows a certificate of his own.
-    pub(crate) async fn intercept(&mut self) {
-        self.answer_as(INTERCEPTED, INTERCEPTED_KEY).await;
+        for address in [IpAddr::from(GATEWAY), IpAddr::from(GATEWAY6)] {
+            self.fronts.push(front(address, certificate, key, self.outbox.sim.address("gateway")).await);
+        }
     }
 
     /// Connections that came to the gateway.
     pub(crate) fn gateway_callers(&self) -> usize {
-        self.front.as_ref().map_or(0, Server::callers)
+        self.fronts.iter().map(Server::callers).sum()
     }
 
     pub(crate) fn evil_callers(&self) -> usize {
-        self.evil.callers()
+        self.evil.iter().map(Server::callers).sum()
     }
 
     /// A configuration whose gateway is `https://gw.test`; `keys` are further lines of it.
@@ -139,9 +139,19 @@ impl World {
 
     /// The same configuration with another host than the gateway's.
     pub(crate) fn aim_at(&self, host: &str) {
+        self.change("https://gw.test", &format!("https://{host}"));
+    }
+
+    /// The same configuration with the database elsewhere.
+    pub(crate) fn database_at(&self, host: &str) {
+        self.change("host=db.test", &format!("host={host}"));
+    }
+
+    fn change(&self, from: &str, to: &str) {
         let file = self.directory.path().join("outboxd.toml");
         let text = fs::read_to_string(&file).unwrap();
-        fs::write(&file, text.replace("https://gw.test", &format!("https://{host}"))).unwrap();
+        assert!(text.contains(from), "{from} is in the configuration");
+        fs::write(&file, text.replace(from, to)).unwrap();
     }
 
     /// Loads what `outboxd egress` says about the present configuration, as it is printed.
@@ -209,4 +219,11 @@ impl World {
             "packets beside the list, callers of the stranger"
         );
     }
+}
+
+/// From now on this is the one name server of everybody.
+pub(crate) fn ask_at(server: IpAddr) {
+    let directory = std::env::var_os("OUTBOXD_SYSTEM_DIR").unwrap();
+    // Written, not replaced: this very file is mounted over /etc/resolv.conf.
+    fs::write(Path::new(&directory).join("resolv.conf"), format!("nameserver {server}\n")).unwrap();
 }

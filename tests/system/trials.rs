@@ -5,23 +5,28 @@ use std::pin::Pin;
 
 use serde_json::json;
 
-use crate::net::{DANTE, EVIL, GATEWAY, SQUID};
+use crate::inspection::{Authority, Inspector, inspector};
+use crate::net::{DANTE, DATABASE6, EVIL, EVIL6, GATEWAY, GATEWAY6, NAMES6, SQUID};
 use crate::peers::{DANTE_PORT, PROXY_PASSWORD, PROXY_USER, SQUID_PORT, dante, installed, squid};
-use crate::site::{LIMIT, World};
+use crate::site::{LIMIT, World, ask_at};
 use crate::support::eventually;
 
 /// What was seen, or why nothing was.
 type Outcome = Result<String, String>;
 type Trial = fn() -> Pin<Box<dyn Future<Output = Outcome>>>;
 
-pub(crate) const ALL: [(&str, Trial); 7] = [
+pub(crate) const ALL: [(&str, Trial); 11] = [
     ("the_list_is_enough_and_the_counter_counts", || Box::pin(the_list_is_enough())),
     ("a_redirect_leads_nowhere", || Box::pin(a_redirect_leads_nowhere())),
     ("a_rebinding_resolver_leads_nowhere", || Box::pin(a_rebinding_resolver_leads_nowhere())),
     ("without_ranges_the_firewall_holds", || Box::pin(without_ranges_the_firewall_holds())),
     ("through_squid_with_a_password", || Box::pin(through_squid())),
     ("through_dante_with_a_password", || Box::pin(through_dante())),
-    ("an_interceptor_is_recognised", || Box::pin(an_interceptor_is_recognised())),
+    ("a_squid_that_inspects_what_is_tunnelled", || Box::pin(inspected(Inspector::Asked))),
+    ("a_squid_that_inspects_unasked", || Box::pin(inspected(Inspector::Unasked))),
+    ("over_ipv6_by_name", || Box::pin(over_ipv6_by_name())),
+    ("over_ipv6_by_address", || Box::pin(over_ipv6_by_address())),
+    ("names_too_long_for_a_datagram", || Box::pin(names_too_long_for_a_datagram())),
 ];
 
 async fn the_list_is_enough() -> Outcome {
@@ -170,18 +175,92 @@ async fn through_dante() -> Outcome {
         .to_owned())
 }
 
-async fn an_interceptor_is_recognised() -> Outcome {
-    let mut world = World::make("interceptor").await;
-    world.config("").await;
+/// A real squid that opens TLS with an authority of its own, in place of the gateway's.
+async fn inspected(how: Inspector) -> Outcome {
+    installed("squid")?;
+    let world = World::make("inspected").await;
+    let directory = world.directory.path();
+    let authority = Authority::make(directory, "inspector", "Trial Site Inspection");
+    let _inspector = inspector(directory, &authority, how).await?;
+    let proxy = match how {
+        Inspector::Asked => format!("proxy = \"http://{SQUID}:{SQUID_PORT}\""),
+        Inspector::Unasked => String::new(),
+    };
+    world.config(&proxy).await;
     world.enclose();
-    world.intercept().await;
     let (code, said) = world.check();
-    assert!(code == 69 && said.contains("inspects TLS"), "{code}\n{said}");
-    assert_eq!(world.outbox.sim.state().await["requests"].as_u64().unwrap_or(0), 0);
-    world.config("ca_file = \"interceptor.pem\"").await;
+    assert!(
+        code == 69 && said.contains("inspects TLS") && said.contains("Trial Site Inspection"),
+        "{code}\n{said}"
+    );
+    assert_eq!(world.outbox.sim.state().await["requests"].as_u64().unwrap_or(0), 0, "nothing is told to it");
+    world.config(&format!("{proxy}\nca_file = \"inspector.crt\"")).await;
+    let (code, said) = world.check();
+    assert!(code == 0 && said.contains("log-in works"), "{code}\n{said}");
     let daemon = world.daemon().await;
     world.deliver(20).await;
     drop(daemon);
     world.assert_confined();
-    Ok("a foreign authority gets nothing and is told; named in ca_file, 20 messages, 0 packets beside the list".to_owned())
+    Ok("its authority is told and gets nothing; named in ca_file, 20 messages, 0 packets beside the list"
+        .to_owned())
+}
+
+async fn over_ipv6_by_name() -> Outcome {
+    let world = World::make("six").await;
+    world.names.lead("db.test", &[DATABASE6]);
+    world.names.lead("gw.test", &[GATEWAY6]);
+    world.names.lead("evil.test", &[EVIL6]);
+    ask_at(NAMES6.into());
+    world.config("").await;
+    over_ipv6(&world).await
+}
+
+async fn over_ipv6_by_address() -> Outcome {
+    let mut world = World::make("literal").await;
+    let authority = Authority::make(world.directory.path(), "sixth", "Trial of Literals");
+    let (certificate, key) = authority.sign(&format!("IP:{GATEWAY6}"));
+    world.answer_as(&certificate, &key).await;
+    world.config("ca_file = \"sixth.crt\"").await;
+    world.aim_at(&format!("[{GATEWAY6}]"));
+    world.database_at(&DATABASE6.to_string());
+    let seen = over_ipv6(&world).await?;
+    assert_eq!(world.names.asked("gw.test") + world.names.asked("db.test"), 0, "nothing is looked up");
+    Ok(seen)
+}
+
+async fn over_ipv6(world: &World) -> Outcome {
+    world.enclose();
+    let (code, said) = world.check();
+    assert!(code == 0 && said.contains("log-in works"), "{code}\n{said}");
+    let daemon = world.daemon().await;
+    world.deliver(50).await;
+    world.assert_confined();
+    drop(daemon);
+    world.net.try_connection(EVIL6, 443);
+    world.net.try_connection(GATEWAY6, 80);
+    // The other family is shut as well: nothing of it is on this list.
+    world.net.try_connection(GATEWAY, 443);
+    let counted = world.net.refused();
+    assert!(counted >= 3, "{counted} packets were counted");
+    assert_eq!(world.evil_callers(), 0);
+    Ok(format!(
+        "50 messages, 0 packets beside the list; {counted} when three connections were tried on purpose"
+    ))
+}
+
+async fn names_too_long_for_a_datagram() -> Outcome {
+    let world = World::make("truncated").await;
+    world.names.truncate();
+    world.config("").await;
+    world.enclose();
+    let before = world.names.asked_over_tcp();
+    let (code, said) = world.check();
+    assert!(code == 0 && said.contains("log-in works"), "{code}\n{said}");
+    let daemon = world.daemon().await;
+    world.deliver(50).await;
+    drop(daemon);
+    let asked = world.names.asked_over_tcp() - before;
+    assert!(asked > 0, "names are asked for over TCP");
+    world.assert_confined();
+    Ok(format!("50 messages, {asked} questions over TCP, 0 packets beside the list"))
 }
