@@ -10,7 +10,6 @@ use serde_json::Value;
 use crate::gateway_peer::{Act, Peer, answer};
 use crate::support::cli::{Cli, Ended, config, v1_gateway, v2_gateway};
 use crate::support::clock::WallClock;
-use crate::support::cluster::Cluster;
 use crate::support::postgres::TestDb;
 
 /// A gateway with a log-in and this sender list.
@@ -32,13 +31,13 @@ fn dead_address() -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-async fn check(database: &str, text: &str, rest: &str) -> Ended {
+pub(crate) async fn check(database: &str, text: &str, rest: &str) -> Ended {
     Cli::new(&config(database, text, rest)).run(&["check", "--json"]).await
 }
 
 /// The finding of this name.
 #[track_caller]
-fn finding(ended: &Ended, name: &str) -> (String, String) {
+pub(crate) fn finding(ended: &Ended, name: &str) -> (String, String) {
     let all = ended.json();
     let Some(found) = all.as_array().unwrap().iter().find(|finding| finding["name"] == name) else {
         panic!("no finding `{name}`: {all:#}");
@@ -48,7 +47,7 @@ fn finding(ended: &Ended, name: &str) -> (String, String) {
 }
 
 #[track_caller]
-fn assert_finding(ended: &Ended, name: &str, outcome: &str, part: &str) {
+pub(crate) fn assert_finding(ended: &Ended, name: &str, outcome: &str, part: &str) {
     let found = finding(ended, name);
     assert_eq!(found.0, outcome, "{ended:#?}");
     assert!(found.1.contains(part), "{part} is not in {}", found.1);
@@ -370,35 +369,6 @@ async fn the_directory_of_the_admin_socket_is_nobody_elses() {
         "warning",
         "the unit makes",
     );
-}
-
-#[tokio::test]
-async fn what_pins_the_horizon_is_named_with_what_to_do() {
-    let cluster = Cluster::start("max_prepared_transactions = 4").await;
-    let db = TestDb::in_cluster(&cluster, "check_horizon").await;
-    let client = db.client().await;
-    let url = db.daemon_url().await;
-    let rest = v1_gateway("main", "http://127.0.0.1:9/send");
-    // A transaction of somebody else's whose age in time the daemon's role is not shown, and a prepared one.
-    let old = db.client().await;
-    old.batch_execute("SET application_name = 'forgotten'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
-        .await
-        .unwrap();
-    let prepared = "BEGIN; CREATE TABLE public.prepared (); PREPARE TRANSACTION 'it''s mine'";
-    client.batch_execute(prepared).await.unwrap();
-    assert_finding(&check(&url, "", &rest).await, "xmin horizon", "ok", "nothing old");
-    let burn = "DO $$ BEGIN FOR i IN 1..101000 LOOP BEGIN INSERT INTO public.burnt VALUES (1); \
-                EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$";
-    client.batch_execute("CREATE TABLE public.burnt (i int)").await.unwrap();
-    client.batch_execute(burn).await.unwrap();
-    let ended = check(&url, "", &rest).await;
-    for part in ["forgotten", "transactions old", "pg_terminate_backend("] {
-        assert_finding(&ended, "xmin horizon", "warning", part);
-    }
-    // It is young by the clock, which everybody is shown.
-    assert!(!finding(&ended, "xmin horizon").1.contains("it's mine"));
-    old.batch_execute("ROLLBACK").await.unwrap();
-    assert_finding(&check(&url, "", &rest).await, "xmin horizon", "ok", "nothing old");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod bad_input;
 mod big_queue;
 mod cli_check;
 mod cli_check_hops;
+mod cli_check_horizon;
 mod cli_egress;
 mod cli_hold;
 mod cli_migrate;
