@@ -19,10 +19,10 @@ use crate::support::cli::{Cli, Ended, config, v1_gateway};
 use crate::support::clock::WallClock;
 
 const NO_DATABASE: &str = "host=/nonexistent dbname=x user=y";
-const EXPIRED: &str = include_str!("certificates/expired.crt");
-const EXPIRED_KEY: &str = include_str!("certificates/expired.key");
-const OLD_AUTHORITY: &str = include_str!("certificates/old_authority.crt");
-const YEAR: i64 = 365 * 86_400;
+pub(crate) const EXPIRED: &str = include_str!("certificates/expired.crt");
+pub(crate) const EXPIRED_KEY: &str = include_str!("certificates/expired.key");
+pub(crate) const OLD_AUTHORITY: &str = include_str!("certificates/old_authority.crt");
+pub(crate) const YEAR: i64 = 365 * 86_400;
 
 /// The configuration of one gateway, with further keys.
 fn gateway(url: &str, keys: &str) -> Cli {
@@ -175,7 +175,7 @@ async fn refused_is_told_with_the_sentence_for_the_network_team() {
 }
 
 /// A port that takes no further connection, and says nothing about it: what a firewall that drops looks like.
-async fn silent_port() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+pub(crate) async fn silent_port() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -204,7 +204,7 @@ async fn silence_is_told_from_refusal_and_ends_in_time() {
 }
 
 /// Reads what comes first and then cuts the connection off with a reset.
-async fn resetting() -> (u16, JoinSet<()>) {
+pub(crate) async fn resetting() -> (u16, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut tasks = JoinSet::new();
@@ -272,7 +272,13 @@ async fn a_certificate_that_has_expired_is_told_with_both_clocks() {
     for (headers, by) in [("Date: NOW\r\n", ", by the gateway's 20"), ("", "the gateway tells no time")] {
         let peer = tls_peer(EXPIRED, EXPIRED_KEY, headers).await;
         let ended = check(&peer.url(), "ca_file = \"old.pem\"").await.expect(69);
-        let words = ["to 2021-01-31 00:00:00 UTC", "by this host's clock it is 20", by, "must renew it"];
+        let words = [
+            "to 2021-01-31 00:00:00 UTC",
+            "by this host's clock it is 20",
+            by,
+            "must renew it",
+            "please renew it",
+        ];
         assert_broken(&ended, "tls", "expired", &words);
     }
 }

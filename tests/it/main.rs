@@ -11,6 +11,7 @@ mod auto_reply;
 mod bad_input;
 mod big_queue;
 mod cli_check;
+mod cli_check_database;
 mod cli_check_hops;
 mod cli_check_horizon;
 mod cli_egress;
