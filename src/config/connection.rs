@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
-use super::secret::Surroundings;
+use super::secret::{KeyFault, Surroundings};
 use super::{ClientCertificate, Database, Pooler, Tls, TlsMin, libpq};
 
 pub(super) const DEFAULT_POOL_SIZE: usize = 6;
@@ -238,10 +238,23 @@ impl Extras {
         surroundings: &Surroundings,
     ) -> Result<Option<ClientCertificate>, ConnectionFault> {
         match (&self.certificate, &self.key) {
-            (Some(certificate), Some(key)) => Ok(Some(ClientCertificate {
-                certificate_file: surroundings.directory.join(certificate),
-                key_file: surroundings.directory.join(key),
-            })),
+            (Some(certificate), Some(key)) => {
+                let key_file = surroundings.directory.join(key);
+                match surroundings.key_fault(&key_file) {
+                    None => {}
+                    Some(KeyFault::ReadByOthers(_)) => {
+                        return Err(fault(
+                            "everybody on this machine can read the private key that `sslkey` names",
+                            "chmod 640 its file, and have another key made if others had a chance to read it",
+                        ));
+                    }
+                    Some(KeyFault::NotText) => {
+                        return Err(fault("`sslkey` names no PEM file", "a PEM file is text"));
+                    }
+                }
+                let certificate_file = surroundings.directory.join(certificate);
+                Ok(Some(ClientCertificate { certificate_file, key_file }))
+            }
             (None, None) => Ok(None),
             _ => Err(fault("of `sslcert` and `sslkey` one is missing", "give both, or neither")),
         }

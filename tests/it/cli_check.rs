@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::gateway_peer::{Act, Peer, answer};
+use crate::gateway_tls::{CLIENT, CLIENT_KEY};
 use crate::support::cli::{Cli, Ended, config, v1_gateway, v2_gateway};
 use crate::support::clock::WallClock;
 use crate::support::postgres::TestDb;
@@ -345,6 +346,49 @@ async fn files_that_others_can_change_are_told() {
     mode("secret", 0o600);
     std::os::unix::fs::chown(file("secret"), Some(12_345), None).unwrap();
     assert_finding(&offline().await.expect(0), "files", "warning", "belongs to the user 12345");
+}
+
+/// Of a gateway, of the listener, and of the database.
+#[tokio::test]
+async fn a_private_key_that_others_can_read_is_refused_by_run_and_check_alike() {
+    let database = "host=db.example.test dbname=x user=y";
+    let gateway = v1_gateway("main", "http://127.0.0.1:9/send");
+    let listener = "[callbacks]\nlisten = \"127.0.0.1:0\"\npath_env = \"CALLBACK_PATH\"\n\
+                    client_secret_env = \"GATEWAY_PASSWORD\"\ncertificate_file = \"a.crt\"\nkey_file = \"a.key\"\n";
+    for (database, rest, what) in [
+        (
+            database.to_owned(),
+            format!("{gateway}client_certificate_file = \"a.crt\"\nclient_key_file = \"a.key\""),
+            "a.key",
+        ),
+        // The key stands behind the certificate.
+        (database.to_owned(), format!("{gateway}client_certificate_file = \"a.key\""), "a.key"),
+        (database.to_owned(), format!("{gateway}{listener}"), "a.key"),
+        (format!("{database} sslcert=a.crt sslkey=a.key"), gateway.clone(), "that `sslkey` names"),
+    ] {
+        let cli = Cli::new(&config(&database, "", &rest));
+        let file = |name: &str| cli.directory().join(name);
+        let mode = |name: &str, mode| {
+            std::fs::set_permissions(file(name), Permissions::from_mode(mode)).unwrap();
+        };
+        std::fs::write(file("a.crt"), CLIENT).unwrap();
+        std::fs::write(file("a.key"), format!("{CLIENT}{CLIENT_KEY}")).unwrap();
+        // A certificate is for everybody.
+        mode("a.crt", 0o644);
+        for closed in [0o600, 0o640] {
+            mode("a.key", closed);
+            cli.run(&["check", "--offline"]).await.expect(0);
+        }
+        for open in [0o644, 0o604] {
+            mode("a.key", open);
+            for arguments in [&["run"][..], &["check", "--offline"], &["status"]] {
+                let ended = cli.run(arguments).await.expect(78);
+                let said = &ended.stderr;
+                assert!(said.contains("everybody on this machine can read the private key"), "{ended:?}");
+                assert!(said.contains(what) && said.contains("chmod 640"), "{ended:?}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -76,6 +76,8 @@ fn refused(outcome: Result<(), String>, words: &[&str]) {
 fn file(directory: &Path, name: &str, content: &str) -> String {
     let path = directory.join(name);
     fs::write(&path, content).unwrap();
+    // Some are keys.
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     path.display().to_string()
 }
 
