@@ -381,7 +381,7 @@ async fn a_private_key_that_others_can_read_is_refused_by_run_and_check_alike() 
         }
         for open in [0o644, 0o604] {
             mode("a.key", open);
-            for arguments in [&["run"][..], &["check", "--offline"], &["status"]] {
+            for arguments in [&["check", "--offline"][..], &["status"], &["run"]] {
                 let ended = cli.run(arguments).await.expect(78);
                 let said = &ended.stderr;
                 assert!(said.contains("everybody on this machine can read the private key"), "{ended:?}");
