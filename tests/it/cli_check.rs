@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::gateway_peer::{Act, Peer, answer};
+use crate::gateway_peer::{Act, Peer, answer, answer_with};
 use crate::gateway_tls::{CLIENT, CLIENT_KEY};
 use crate::support::cli::{Cli, Ended, config, v1_gateway, v2_gateway};
 use crate::support::clock::WallClock;
@@ -131,6 +131,35 @@ async fn a_missing_privilege_is_named_with_the_statement_that_gives_it() {
     client.batch_execute(statements).await.unwrap();
     let ended = check(&url, "", &gateway).await.expect(0);
     assert_finding(&ended, "grants", "ok", "");
+}
+
+#[tokio::test]
+async fn a_role_that_row_level_security_shows_nothing_is_told_the_policy() {
+    let db = TestDb::create("check_policy").await;
+    let client = db.client().await;
+    let policies = "SELECT string_agg(format('DROP POLICY %I ON sms.outbox', polname), ';') FROM pg_policy \
+                    WHERE polrelid = 'sms.outbox'::regclass AND 'outboxd_daemon'::regrole = ANY (polroles)";
+    let drop: String = client.query_one(policies, &[]).await.unwrap().get(0);
+    client.batch_execute(&drop).await.unwrap();
+    let url = db.daemon_url().await;
+    let peer = Peer::answering(200, "").await;
+    let gateway = v1_gateway("main", &peer.url("/send"));
+    let ended = check(&url, "", &gateway).await.expect(78);
+    assert_finding(&ended, "grants", "failed", "sees no messages");
+    let advice = finding(&ended, "grants").1;
+    client.batch_execute(advice.split_once("as the owner: ").unwrap().1).await.unwrap();
+    assert_finding(&check(&url, "", &gateway).await.expect(0), "grants", "ok", "");
+}
+
+#[tokio::test]
+async fn a_gateway_whose_clock_differs_is_told_with_both_times() {
+    let db = TestDb::create("check_gateway_clock").await;
+    let peer =
+        Peer::serve(|_| Act::Answer(answer_with(200, "Date: Mon, 05 Jan 2026 10:00:00 GMT\r\n", ""))).await;
+    let gateway = v1_gateway("main", &peer.url("/send"));
+    let ended = check(&db.daemon_url().await, "", &gateway).await.expect(0);
+    assert_finding(&ended, "gateway main", "ok", "can be reached");
+    assert_finding(&ended, "clock of main", "warning", "here, and 2026-01-05 10:00:00 UTC there");
 }
 
 #[tokio::test]

@@ -166,22 +166,46 @@ async fn a_server_that_does_no_tls_is_told_from_one_that_is_no_postgresql() {
 #[tokio::test]
 async fn a_way_that_breaks_at_the_greeting_is_told_as_it_broke() {
     let (port, _tasks) = resetting().await;
+    let connect = format!("connect to 127.0.0.1, TCP port {port} (postgresql)");
     let ended = check(&format!("host=127.0.0.1 port={port}"), "sslmode=require").await.expect(69);
-    assert_broken(&ended, "database: tls", "reset", &["during the TLS handshake", "Please let "]);
+    assert_broken(&ended, "database: tls", "reset", &["during the TLS handshake", &connect]);
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let place = format!("host=127.0.0.1 port={}", listener.local_addr().unwrap().port());
+    let port = listener.local_addr().unwrap().port();
+    let connect = format!("connect to 127.0.0.1, TCP port {port} (postgresql)");
+    let place = format!("host=127.0.0.1 port={port}");
     let ended = check(&place, "sslmode=require connect_timeout=1").await.expect(69);
-    let words = ["no answer to the TLS greeting within 1s", "a firewall that holds it", "Please let "];
+    let words = ["no answer to the TLS greeting within 1s", "a firewall that holds it", &connect];
     assert_broken(&ended, "database: tls", "timeout", &words);
+}
+
+#[tokio::test]
+async fn a_replica_is_told_as_one() {
+    let cluster = Cluster::start("").await;
+    let db = TestDb::in_cluster(&cluster, "check_replica").await;
+    db.daemon_url().await;
+    let replica = cluster.replica("replica", "").await;
+    let (socket, port) = (replica.socket(), replica.port());
+    let url =
+        format!("host={} port={port} dbname={} user={}", socket.display(), db.name(), db.role("daemon"));
+    // The role, which was made last, has come to it.
+    let superuser = replica.client("postgres").await;
+    eventually(LIMIT, "the replica has caught up", async || {
+        let sql = "SELECT FROM pg_roles WHERE rolname = $1";
+        superuser.query_opt(sql, &[&db.role("daemon")]).await.unwrap().ok_or(())
+    })
+    .await;
+    let ended = crate::cli_check::check(&url, "", &v1_gateway("main", GATEWAY)).await.expect(78);
+    assert_finding(&ended, "database", "failed", "this is a replica: name the primary");
 }
 
 #[tokio::test]
 async fn silence_on_the_way_to_the_database_is_told_from_refusal() {
     let (address, _listener, _filling) = silent_port().await;
     let place = format!("host=127.0.0.1 port={}", address.port());
+    let connect = format!("connect to 127.0.0.1, TCP port {} (postgresql)", address.port());
     let ended = check(&place, "sslmode=require connect_timeout=1").await.expect(69);
-    assert_broken(&ended, "database: tcp", "timeout", &["no answer in time", "drops it", "Please let "]);
+    assert_broken(&ended, "database: tcp", "timeout", &["no answer in time", "drops it", &connect]);
 }
 
 /// A database that is well, and a second way to it.
@@ -205,7 +229,9 @@ async fn the_way_behind_direct_url_is_walked_hop_by_hop_too() {
     drop(listener);
     let ended = with_direct_url(&db, &format!("host=127.0.0.1 port={port} dbname=x user=y")).await.expect(69);
     assert_finding(&ended, "direct_url: tcp", "failed", "connection refused");
-    assert!(found(&ended, "direct_url: tcp")["network_team"].as_str().unwrap().starts_with("Please let "));
+    assert!(
+        found(&ended, "direct_url: tcp")["network_team"].as_str().unwrap().contains("connect to 127.0.0.1")
+    );
     // What is well is told all the same, and the fault once.
     assert_finding(&ended, "database", "ok", "PostgreSQL");
     assert_finding(&ended, "schema", "ok", "up to date");

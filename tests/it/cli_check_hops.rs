@@ -160,8 +160,11 @@ async fn refused_is_told_with_the_sentence_for_the_network_team() {
     drop(listener);
     let cli = gateway(&format!("https://127.0.0.1:{port}/send"), "");
     let ended = cli.run(&["check", "--json"]).await.expect(69);
-    let words =
-        [&format!("127.0.0.1:{port}: connection refused") as &str, "nobody listens there", "Please let "];
+    let words = [
+        &format!("127.0.0.1:{port}: connection refused") as &str,
+        "nobody listens there",
+        "connect to 127.0.0.1, TCP port",
+    ];
     let found = assert_broken(&ended, "tcp", "refused", &words);
     let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
     assert_eq!(found["from"]["host"], host.as_str());
@@ -193,13 +196,14 @@ pub(crate) async fn silent_port() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
 async fn silence_is_told_from_refusal_and_ends_in_time() {
     let (address, _listener, _filling) = silent_port().await;
     let begun = Instant::now();
+    let connect = format!("connect to 127.0.0.1, TCP port {} (https)", address.port());
     let ended = check(&format!("https://{address}/send"), "").await.expect(69);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_broken(
         &ended,
         "tcp",
         "timeout",
-        &["no answer in time", "a firewall on the way drops it", "Please let "],
+        &["no answer in time", "a firewall on the way drops it", &connect],
     );
 }
 
@@ -223,7 +227,9 @@ pub(crate) async fn resetting() -> (u16, JoinSet<()>) {
 async fn a_reset_at_the_greeting_is_told_as_one() {
     let (port, _tasks) = resetting().await;
     let ended = check(&format!("https://localhost:{port}/send"), "").await.expect(69);
-    assert_broken(&ended, "tls", "reset", &["during the TLS handshake", "firewalls do that look into TLS"]);
+    let connect = format!("TCP port {port} (https). Tried at ");
+    let words = ["during the TLS handshake", "firewalls do that look into TLS", "Please let ", &connect];
+    assert_broken(&ended, "tls", "reset", &words);
 }
 
 #[tokio::test]
