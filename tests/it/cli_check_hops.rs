@@ -323,9 +323,21 @@ async fn each_answer_of_an_http_proxy_has_its_own_diagnosis() {
             "",
             78,
             "proxy_login",
-            ["407 Proxy Authentication Required: it wants a user", "check user and password"],
+            [
+                "407 Proxy Authentication Required: it wants a user",
+                "Please tell us which user and password it takes",
+            ],
         ),
-        (407, "user:proxy-pw@", 78, "proxy_login", ["407", "it does not take this user and password"]),
+        (
+            407,
+            "user:proxy-pw@",
+            78,
+            "proxy_login",
+            [
+                "407 Proxy Authentication Required: it does not take this user and password",
+                "check user and password",
+            ],
+        ),
         (
             403,
             "",
