@@ -85,6 +85,7 @@ async fn a_certificate_of_a_stranger_is_told_with_its_issuer_and_what_to_write()
     let words = [
         "signed by \"CN=outboxd test authority\", valid from 20",
         "which is not trusted here",
+        "if \"CN=outboxd test authority\" is the database's own authority",
         "sslrootcert=/etc/outboxd/",
         "somebody listens in",
         "Please exempt this host from TLS inspection",

@@ -18,6 +18,8 @@ use crate::gateway_tls::{AUTHORITY, CLIENT_AUTHORITY, LEAF, LEAF_KEY};
 use crate::support::cli::{Cli, Ended, config, v1_gateway};
 use crate::support::clock::WallClock;
 
+const INSPECTED: &str = include_str!("certificates/inspected_chain.crt");
+const INSPECTED_KEY: &str = include_str!("certificates/inspected_chain.key");
 const NO_DATABASE: &str = "host=/nonexistent dbname=x user=y";
 pub(crate) const EXPIRED: &str = include_str!("certificates/expired.crt");
 pub(crate) const EXPIRED_KEY: &str = include_str!("certificates/expired.key");
@@ -83,7 +85,7 @@ async fn tls_peer(certificate: &str, key: &str, headers: &'static str) -> TlsPee
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(
-            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+            CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>().unwrap(),
             PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
         )
         .unwrap();
@@ -257,12 +259,27 @@ async fn an_interceptor_is_named_by_its_issuer_with_what_to_write() {
         "unknown_issuer",
         &[
             "signed by \"CN=outboxd test authority\"",
-            "inspects TLS",
+            "if \"CN=outboxd test authority\" is your own organisation's, a proxy inspects TLS",
             "ca_file = \"/etc/outboxd/",
             "Please exempt",
         ],
     );
     assert_eq!(found["certificates"][0]["issuer"], "CN=outboxd test authority");
+}
+
+/// Whose authority is to be trusted is not the box that signs, but whoever signed that.
+#[tokio::test]
+async fn of_a_chain_the_end_is_named_and_every_part_shown() {
+    let peer = tls_peer(INSPECTED, INSPECTED_KEY, "").await;
+    let ended = check(&peer.url(), "ca_file = \"ca.pem\"").await.expect(69);
+    let words = [
+        "certificate of \"CN=localhost\", signed by \"CN=Inspection Box,O=Example Works\"",
+        "the chain ends at \"CN=Inspection Root,O=Example Works\"",
+        "if \"CN=Inspection Root,O=Example Works\" is your own",
+        "answered with a certificate of \"CN=Inspection Root,O=Example Works\"",
+    ];
+    let found = assert_broken(&ended, "tls", "unknown_issuer", &words);
+    assert_eq!(found["certificates"].as_array().unwrap().len(), 2, "{found:#}");
 }
 
 #[tokio::test]
