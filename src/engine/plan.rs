@@ -11,6 +11,7 @@
 //! - Nothing here is needed for safety: a row that is offered twice or too early is refused by its wave.
 
 mod cursor;
+mod lately;
 mod requests;
 
 use std::collections::{HashMap, VecDeque};
@@ -21,6 +22,7 @@ use crate::clock::Moment;
 use crate::compose::Draft;
 use crate::engine::plan::cursor::Cursor;
 pub use crate::engine::plan::cursor::{Read, ReadKind};
+use crate::engine::plan::lately::Lately;
 pub use crate::engine::plan::requests::Requests;
 use crate::message::{AttemptNo, CreatedAt, Lane, MessageId, Position, RowVersion};
 
@@ -55,6 +57,7 @@ pub struct Plan {
     gateways: Vec<GatewayPlan>,
     cursors: [Cursor; 3],
     known: HashMap<MessageId, Known>,
+    lately: Lately,
     /// How many of them are set aside, in each lane.
     set_aside: [usize; 3],
     lookahead: usize,
@@ -165,6 +168,7 @@ impl Plan {
                 .collect(),
             cursors: Default::default(),
             known: HashMap::new(),
+            lately: Lately::default(),
             set_aside: [0; 3],
             lookahead,
             far_reading: false,
@@ -195,6 +199,7 @@ impl Plan {
         let near = self.cursors[lane.index()].next_near(lane, now, few_held);
         let mut read = near.or_else(|| self.next_far(lane, now))?;
         read.limit = self.page();
+        read.number = Some(self.lately.read_begins());
         for index in 0..self.gateways.len() {
             let room = self.has_room(index, lane);
             let gateway = &mut self.gateways[index];
@@ -253,10 +258,11 @@ impl Plan {
             .min()
     }
 
-    /// Is this version of the row held already? An older version that still waits is let go: the row was edited.
+    /// Is this version of the row held already, or was it when the page was read? An older version that still waits is let
+    /// go: the row was edited.
     pub fn is_known(&mut self, id: MessageId, version: RowVersion) -> bool {
         match self.known.get(&id) {
-            None => false,
+            None => self.lately.contains(id, version),
             Some(Known { place: Place::Ready(gateway), version: held, lane }) if *held != version => {
                 self.gateways[*gateway].ready[lane.index()].retain(|ready| ready.id != id);
                 self.known.remove(&id);
@@ -324,6 +330,9 @@ impl Plan {
     fn came_back(&mut self, read: &Read) -> bool {
         if read.is_far() {
             self.far_reading = false;
+        }
+        if let Some(number) = read.number {
+            self.lately.read_ends(number);
         }
         self.cursors[read.lane.index()].came_back(read)
     }
@@ -409,12 +418,15 @@ impl Plan {
 
     /// Its result is recorded. `queued_again`: it goes on waiting, at this place.
     pub fn recorded(&mut self, id: MessageId, queued_again: Option<Position>) {
-        let Some(Known { lane, place, .. }) = self.known.get(&id).copied() else { return };
+        let Some(Known { lane, place, version }) = self.known.get(&id).copied() else { return };
         match place {
             Place::Ready(_) => return,
             Place::UnderWay(gateway) => {
                 let plan = &mut self.gateways[gateway];
                 plan.under_way = plan.under_way.saturating_sub(1);
+                if queued_again.is_none() {
+                    self.lately.recorded(id, version);
+                }
             }
             Place::SetAside => {
                 let count = &mut self.set_aside[lane.index()];

@@ -44,6 +44,8 @@ pub struct RoleStanding {
 pub struct MissingGrant {
     pub object: String,
     pub privilege: String,
+    /// Not the daemon alone: whoever inserts.
+    pub to_everybody: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,6 +172,7 @@ impl Store {
                 Ok(MissingGrant {
                     object: column(CHECK_GRANTS, row, 0)?,
                     privilege: column(CHECK_GRANTS, row, 1)?,
+                    to_everybody: column(CHECK_GRANTS, row, 2)?,
                 })
             })
             .collect()

@@ -319,14 +319,14 @@ fn token_in(text: &str) -> String {
     }
 }
 
-/// The most messages that may be unknown. Each loss of a leader costs what stood in waves, up to four times the concurrency
-/// of each gateway; so does each stop that was cut short. A gateway that went away costs what it had under way, and what it
-/// took to notice. Each played fault of the script costs one message.
+/// The most messages that may be unknown. Each loss of a leader costs what stood in waves, up to eight times the
+/// concurrency of each gateway; so does each stop that was cut short. A gateway that went away costs what it had under way,
+/// and what it took to notice. Each played fault of the script costs one message.
 fn most_unknown(world: &World, epochs: u64, played: u64) -> u64 {
     const GATEWAYS: u64 = 2;
     const TO_NOTICE: u64 = 10;
     let concurrency = world.schedule.site.concurrency;
-    let cut_off = (epochs + world.notes.stops.get()) * 4 * concurrency * GATEWAYS;
+    let cut_off = (epochs + world.notes.stops.get()) * 8 * concurrency * GATEWAYS;
     let outages = world.notes.outages.get() * (concurrency + TO_NOTICE) * GATEWAYS;
     cut_off + outages + played
 }

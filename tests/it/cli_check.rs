@@ -118,7 +118,8 @@ async fn a_missing_privilege_is_named_with_the_statement_that_gives_it() {
     let db = TestDb::create("check_grant").await;
     let revoke = "REVOKE UPDATE ON sms.outbox FROM outboxd_daemon; \
                   REVOKE UPDATE ON SEQUENCE outboxd.register FROM outboxd_daemon; \
-                  REVOKE EXECUTE ON FUNCTION sms.hold(text) FROM outboxd_daemon";
+                  REVOKE EXECUTE ON FUNCTION sms.hold(text) FROM outboxd_daemon; \
+                  REVOKE SELECT ON SEQUENCE outboxd.register FROM PUBLIC";
     let client = db.client().await;
     client.batch_execute(revoke).await.unwrap();
     let url = db.daemon_url().await;
@@ -126,6 +127,7 @@ async fn a_missing_privilege_is_named_with_the_statement_that_gives_it() {
     let gateway = v1_gateway("main", &peer.url("/send"));
     let ended = check(&url, "", &gateway).await.expect(78);
     assert_finding(&ended, "grants", "failed", "UPDATE on sms.outbox");
+    assert_finding(&ended, "grants", "failed", "whoever inserts lacks SELECT on outboxd.register");
     let advice = finding(&ended, "grants").1;
     let (_, statements) = advice.split_once("as the owner: ").unwrap();
     client.batch_execute(statements).await.unwrap();

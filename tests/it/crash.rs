@@ -12,7 +12,7 @@ use crate::support::site::{LIMIT, Lines, Site};
 
 const CONCURRENCY: usize = 8;
 /// What may stand in waves of a gateway that answers at once.
-const MOST_UNKNOWN: usize = 4 * CONCURRENCY;
+const MOST_UNKNOWN: usize = 8 * CONCURRENCY;
 const EIGHT_AT_ONCE: Lines<'_> = Lines { queue: "", gateway: "concurrency = 8", more: "", receipts: false };
 
 /// Queues `count` rows, and stops the gateway in the middle of their drain with all places taken.

@@ -12,7 +12,7 @@ use crate::support::pair::{Pair, Replication};
 use crate::support::site::{LIMIT, Lines, Site};
 
 /// What may stand in waves of a gateway that answers at once.
-const MOST_UNKNOWN: i64 = 4 * 8;
+const MOST_UNKNOWN: i64 = 8 * 8;
 /// A short lease: who is silent after a failover is waited for two of them.
 const QUICK: Lines<'_> =
     Lines { queue: "lease = \"1s\"", gateway: "concurrency = 8", more: "", receipts: false };

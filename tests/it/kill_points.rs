@@ -17,7 +17,7 @@ use crate::support::wire::{Calls, Cut, Door, Fault, Kind, Planned, Wire};
 /// Twice this may be in committed waves.
 const CONCURRENCY: usize = 4;
 /// What may stand in waves of a gateway that answers at once.
-const MOST_UNKNOWN: usize = 4 * CONCURRENCY;
+const MOST_UNKNOWN: usize = 8 * CONCURRENCY;
 const LINES: Lines<'_> =
     Lines { queue: "lease = \"1s\"", gateway: "concurrency = 4", more: "", receipts: false };
 const ROWS: usize = 40;

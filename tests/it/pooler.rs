@@ -10,7 +10,7 @@ use crate::support::site::{LIMIT, Lines, Site};
 
 const CONCURRENCY: usize = 8;
 /// What may stand in waves of a gateway that answers at once.
-const MOST_UNKNOWN: usize = 4 * CONCURRENCY;
+const MOST_UNKNOWN: usize = 8 * CONCURRENCY;
 /// The time in which a daemon that came to nothing is replaced.
 const SHORT: Lines<'_> =
     Lines { queue: "lease = \"1s\"", gateway: "concurrency = 8", more: "", receipts: false };

@@ -395,7 +395,7 @@ async fn a_truncate_that_restarts_the_ids_in_a_drain_loses_none_of_the_rows_that
         }
     }
     site.until_all_sent(&committed).await;
-    assert!((3 * 8..=3 * 4 * 8).contains(&noted), "under way at each of the three truncations: {noted}");
+    assert!((3 * 8..=3 * 8 * 8).contains(&noted), "under way at each of the three truncations: {noted}");
     let in_table = site.number("SELECT count(*) FROM outboxd.attempt WHERE verdict = 'accepted'").await;
     assert_eq!(u64::try_from(in_table), Ok(noted), "all of it is noted");
 }

@@ -19,7 +19,7 @@ type Way<'a> = &'a dyn Fn(&mut Command);
 
 const CONCURRENCY: usize = 8;
 /// What may stand in waves of a gateway that answers at once.
-const MOST_UNKNOWN: usize = 4 * CONCURRENCY;
+const MOST_UNKNOWN: usize = 8 * CONCURRENCY;
 const EIGHT_AT_ONCE: Lines<'_> = Lines { queue: "", gateway: "concurrency = 8", more: "", receipts: false };
 
 /// A daemon in a drain whose database has gone, with answers that it could not write down.

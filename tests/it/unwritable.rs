@@ -10,8 +10,8 @@ use crate::support::daemon::Daemon;
 use crate::support::site::{LIMIT, Lines, Site};
 use crate::support::wire::{Calls, Cut, Fault, Wire};
 
-/// What may stand in waves of a gateway that answers at once: four times its `concurrency`.
-const MOST_UNDER_WAY: u64 = 4 * 8;
+/// What may stand in waves of a gateway that answers at once: eight times its `concurrency`.
+const MOST_UNDER_WAY: u64 = 8 * 8;
 const LINES: Lines<'_> = Lines {
     queue: "lease = \"1s\"\npoll_interval = \"1s\"\nlookahead = 100",
     gateway: "concurrency = 8",

@@ -246,23 +246,27 @@ fn grants_of(server: &Server, missing: &[MissingGrant], sees_rows: bool) -> Find
         return Finding::wrong("grants", detail, grant_daemon_role(server));
     }
     if !missing.is_empty() {
-        let mut by_object: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut by_object: BTreeMap<(&str, bool), Vec<&str>> = BTreeMap::new();
         for grant in missing {
-            by_object.entry(&grant.object).or_default().push(&grant.privilege);
+            by_object.entry((&grant.object, grant.to_everybody)).or_default().push(&grant.privilege);
         }
         let (mut listed, mut commands) = (Vec::new(), Vec::new());
-        for (object, privileges) in by_object {
+        for ((object, to_everybody), privileges) in by_object {
             let privileges = privileges.join(", ");
-            listed.push(format!("{privileges} on {object}"));
+            let (who, role) = if to_everybody {
+                ("whoever inserts", "PUBLIC")
+            } else {
+                (server.user.as_str(), "outboxd_daemon")
+            };
+            listed.push(format!("{who} lacks {privileges} on {object}"));
             let object = match (privileges.as_str(), object) {
                 ("EXECUTE", function) => format!("FUNCTION {}", function.trim_end_matches("()")),
                 (_, "outboxd.register") => format!("SEQUENCE {object}"),
                 _ => object.to_owned(),
             };
-            commands.push(format!("GRANT {privileges} ON {object} TO outboxd_daemon;"));
+            commands.push(format!("GRANT {privileges} ON {object} TO {role};"));
         }
-        let detail = format!("{} lacks {}", server.user, listed.join("; "));
-        return Finding::wrong("grants", detail, format!("as the owner: {}", commands.join(" ")));
+        return Finding::wrong("grants", listed.join("; "), format!("as the owner: {}", commands.join(" ")));
     }
     if !sees_rows {
         return Finding::wrong(

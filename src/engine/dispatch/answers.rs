@@ -80,7 +80,7 @@ impl Dispatch {
     pub(super) fn answer_came(&mut self, index: GatewayIndex, id: MessageId, verdict: Verdict, now: Moment) {
         let run = &mut self.gateways[index];
         run.running = run.running.saturating_sub(1);
-        run.answers.one_more(now);
+        run.quickness.one_answer(now);
         let Some(flight) = self.flights.get(&id).filter(|flight| !flight.answered) else {
             // Declared unknown at the end of the grace period; its true result would have been welcome.
             self.launch(index);

@@ -12,6 +12,7 @@ use crate::clock::Moment;
 use crate::compose::Draft;
 use crate::config;
 use crate::engine::dispatch::launch::{Alike, Launch};
+use crate::engine::dispatch::quickness::Quickness;
 use crate::engine::lead::Lease;
 use crate::engine::plan::Requests;
 use crate::gateway::{Gate, Gateway};
@@ -37,7 +38,7 @@ pub(super) struct GatewayRun {
     pub(super) launch: Launch,
     /// Requests under way.
     pub(super) running: usize,
-    pub(super) answers: Answers,
+    pub(super) quickness: Quickness,
     pub(super) together: Together,
     /// What `outboxd.gateway` says, so that it is written on change only.
     pub(super) shown: &'static str,
@@ -45,35 +46,6 @@ pub(super) struct GatewayRun {
     pub(super) metrics: Arc<GatewayMetrics>,
     open: Arc<AtomicBool>,
     lease: Arc<Lease>,
-}
-
-/// How fast a gateway answers.
-#[derive(Debug)]
-pub(super) struct Answers {
-    since: Moment,
-    count: u32,
-    in_a_commit: usize,
-}
-
-impl Answers {
-    /// What a commit takes, with some to spare.
-    const COMMIT: Duration = Duration::from_millis(5);
-    /// Counted for so long at least.
-    const COUNTED: Duration = Duration::from_millis(20);
-
-    fn new(now: Moment) -> Answers {
-        Answers { since: now, count: 0, in_a_commit: 0 }
-    }
-
-    pub(super) fn one_more(&mut self, now: Moment) {
-        self.count += 1;
-        let counted = now.since(self.since);
-        if counted >= Answers::COUNTED {
-            let commits = counted.as_micros() / Answers::COMMIT.as_micros();
-            self.in_a_commit = usize::try_from(u128::from(self.count) / commits.max(1)).unwrap_or(0);
-            (self.since, self.count) = (now, 0);
-        }
-    }
 }
 
 /// Several messages in one request.
@@ -235,7 +207,7 @@ impl GatewayRun {
             committing: false,
             launch: Launch::new(settings.coalesce()),
             running: 0,
-            answers: Answers::new(now),
+            quickness: Quickness::new(now),
             together: Together::new(settings),
             shown: "",
             shows: Shows::default(),
@@ -246,24 +218,29 @@ impl GatewayRun {
     }
 
     /// How many messages may be put in a wave before those of earlier waves have been answered: as many as may be under
-    /// way wait for their turn while the next wave is committed, and with a quick gateway those that it will answer
-    /// meanwhile.
+    /// way wait for their turn while the next wave is committed, and with a quick gateway twice what it answers meanwhile.
     ///
     /// Where messages share requests, requests are counted instead.
     pub(super) fn room_ahead(&self) -> usize {
         if self.together.is_configured() {
             return usize::MAX;
         }
-        (self.concurrency * 2 + self.quick()).saturating_sub(self.running + self.launch.requests(1))
+        (2 * (self.concurrency + self.quick())).saturating_sub(self.running + self.launch.requests(1))
     }
 
-    /// How many more messages than usual may be ahead, and how many more may wait to be recorded: what the gateway answers
-    /// in the time of a commit. None for a slow one: they would only be more to be unknown after a crash.
-    pub(super) fn quick(&self) -> usize {
-        if self.together.is_configured() {
-            return 0;
-        }
-        self.answers.in_a_commit.min(self.concurrency)
+    /// How many more messages than usual may be under way, from their wave to their recorded result: what waits to be
+    /// recorded is part of them.
+    pub(super) fn stretch(&self) -> usize {
+        3 * self.quick()
+    }
+
+    /// While others still wait for their turn, a wave grows to so many: it costs a commit, however small it is.
+    pub(super) fn wave_worth_its_commit(&self) -> usize {
+        (self.concurrency + self.quick()).max(self.together.most())
+    }
+
+    fn quick(&self) -> usize {
+        if self.together.is_configured() { 0 } else { self.quickness.ahead(self.concurrency) }
     }
 
     /// The places in requests that a wave may use; `None`: as many as for messages.

@@ -8,6 +8,7 @@ mod alarms;
 mod answers;
 mod gateways;
 mod launch;
+mod quickness;
 mod reading;
 mod together;
 mod uncertain;

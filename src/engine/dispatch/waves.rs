@@ -36,12 +36,12 @@ impl Dispatch {
                 continue;
             }
             let most = run.together.most();
-            self.plan.stretch(index, 2 * run.quick());
+            self.plan.stretch(index, run.stretch());
             let room = self.plan.room_for_wave(index).min(run.room_ahead()).min(run.pace.available(now));
-            let room = room.min(WAVE.max(most));
-            // A wave costs a commit, however small it is. While others still wait for their turn, it may grow.
+            let largest = WAVE.max(most);
+            let room = room.min(largest);
             let may_grow = !run.launch.is_empty() && self.plan.ready_in(index, Lane::Urgent) == 0;
-            if room == 0 || (may_grow && room < run.concurrency.max(most)) {
+            if room == 0 || (may_grow && room < run.wave_worth_its_commit().min(largest)) {
                 continue;
             }
             let taken = self.plan.take_for_wave(index, room, run.requests().as_mut());

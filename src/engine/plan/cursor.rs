@@ -5,7 +5,8 @@
 //! transaction pins a million dead index entries, a stopped gateway leaves a million rows), windows of growing length
 //! behind the present are read, page by page, each resting after a page for twenty times of what it cost; the longest
 //! one reaches back to the start. The short ones find a late commit within milliseconds, the long one finds everything,
-//! and none takes more than a twentieth of the time.
+//! and none takes more than a twentieth of the time. All that reach back beyond an old queue walk through the same rows:
+//! of those only the longest is read.
 //!
 //! A lane has two reads under way at most: a near one, short by experience, and a far one for what may take long, so
 //! that new rows wait for neither a costly window nor a million rows that are read again.
@@ -15,6 +16,7 @@
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::engine::plan::lately::ReadNumber;
 use crate::engine::plan::{GatewayIndex, PageEnd};
 use crate::message::{Lane, Position};
 
@@ -49,6 +51,8 @@ pub struct Read {
     pub(super) left_out: Vec<GatewayIndex>,
     /// Whose rows are read again, each from where.
     pub(super) restarts: Vec<(GatewayIndex, Position)>,
+    /// `None` until the plan gives it out.
+    pub(super) number: Option<ReadNumber>,
     slot: Slot,
     generation: u64,
 }
@@ -113,6 +117,9 @@ struct Window {
     rests_until: Moment,
     /// Of a page, smoothed.
     cost: Duration,
+    /// What the pages have cost since it was begun, and what a whole walk through it costs, smoothed.
+    walking: Duration,
+    walk: Duration,
     /// The last time, one page held it all.
     one_page: bool,
 }
@@ -124,18 +131,35 @@ impl Window {
         reading: false,
         rests_until: Moment::ZERO,
         cost: Duration::ZERO,
+        walking: Duration::ZERO,
+        walk: Duration::ZERO,
         one_page: true,
     };
 
-    fn rest(&mut self, cost: Duration, now: Moment) {
-        // Smoothed, so that one disturbed look does not decide.
-        self.cost = if self.cost.is_zero() { cost } else { (self.cost * 3 + cost) / 4 };
+    fn rest(&mut self, cost: Duration, ended: bool, now: Moment) {
+        self.cost = smoothed(self.cost, cost);
+        self.walking += cost;
+        if ended {
+            self.walk = smoothed(self.walk, self.walking);
+            self.walking = Duration::ZERO;
+        }
         self.rests_until = now + (cost * REST_FACTOR).max(REST_MIN);
     }
 
     fn slot(&self) -> Slot {
         if self.cost < COSTLY { Slot::Near } else { Slot::Far }
     }
+
+    /// Does walking through this one, which holds that other, cost about the same? Then the other adds nothing.
+    fn makes_up_for(&self, shorter: &Window) -> bool {
+        let walk = self.walk.max(self.walking);
+        !self.walk.is_zero() && walk * 4 <= shorter.walk * 5
+    }
+}
+
+/// So that one disturbed look does not decide.
+fn smoothed(before: Duration, now: Duration) -> Duration {
+    if before.is_zero() { now } else { (before * 3 + now) / 4 }
 }
 
 impl Default for Cursor {
@@ -173,6 +197,7 @@ impl Cursor {
         for window in &mut self.windows {
             window.wanted = false;
             window.after = None;
+            window.walking = Duration::ZERO;
             window.reading = false;
         }
     }
@@ -228,6 +253,7 @@ impl Cursor {
             for window in &mut self.windows {
                 window.wanted = false;
                 window.after = None;
+                window.walking = Duration::ZERO;
             }
             Span { kind: ReadKind::Whole, after: Position::START, up_to: Position::END }
         } else {
@@ -293,7 +319,7 @@ impl Cursor {
                 self.more = page.full;
                 self.watermark = self.watermark.max(reached);
                 self.windows[WHOLE].one_page = !short;
-                self.windows[WHOLE].rest(page.cost, now);
+                self.windows[WHOLE].rest(page.cost, !short, now);
             }
             ReadKind::Behind(window) => {
                 let ended = !page.full || reached >= read.up_to;
@@ -301,7 +327,13 @@ impl Cursor {
                 state.reading = false;
                 state.after = if ended { None } else { Some(reached) };
                 state.one_page = ended && read.after == Position::START;
-                state.rest(page.cost, now);
+                state.rest(page.cost, ended, now);
+                if ended {
+                    // Those that it makes up for are tried again by and by.
+                    for shorter in &mut self.windows[..window] {
+                        shorter.walk = shorter.walk * 31 / 32;
+                    }
+                }
             }
             ReadKind::Again => {
                 if let (true, Some(last)) = (page.full && reached < read.up_to, page.last) {
@@ -347,6 +379,7 @@ impl Cursor {
             without_gateways: Vec::new(),
             left_out: Vec::new(),
             restarts: Vec::new(),
+            number: None,
             slot,
             generation: self.generation,
         }
@@ -390,7 +423,9 @@ impl Cursor {
         let first = if self.whole_is_cheap() { WHOLE } else { 0 };
         (first..WINDOWS.len()).filter(|w| {
             let window = &self.windows[*w];
-            !window.reading && (window.wanted || window.after.is_some())
+            !window.reading
+                && (window.wanted || window.after.is_some())
+                && !self.windows[w + 1..].iter().any(|longer| longer.makes_up_for(window))
         })
     }
 
