@@ -2,6 +2,8 @@
 //!
 //! Under journald the time is left to the journal, and each line begins with the priority that it understands.
 
+pub mod panics;
+
 use std::fmt;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;

@@ -2,7 +2,9 @@
 -- What keeps VACUUM from removing dead rows of this database: whoever may still see an old state of it.
 -- Columns: kind, name, what else is known of it, age in transactions bigint, seconds or NULL where the server does not
 -- tell us. Oldest first.
--- Locks: none. Needs no privilege; without pg_read_all_stats others' sessions tell no times. Called by outboxd check.
+-- Locks: none. Needs no privilege; without pg_read_all_stats others' sessions tell neither times nor what kind of process
+-- they are, so standbys are known by pg_stat_replication. A slot with a horizon for the system catalogs alone keeps no
+-- dead rows of the outbox. Called by outboxd check.
 SELECT h.kind, h.name, h.about, age(h.horizon)::bigint, h.seconds
 FROM (
     SELECT
@@ -14,16 +16,17 @@ FROM (
     FROM pg_stat_activity AS a
     WHERE a.pid <> pg_backend_pid()
         AND a.datname = current_database()
-        AND a.backend_type IS DISTINCT FROM 'walsender'
     UNION ALL
     SELECT
         'standby',
-        coalesce(nullif(a.application_name, ''), a.pid::text),
-        concat_ws(', ', 'pid ' || a.pid, 'user ' || a.usename, host(a.client_addr)),
-        a.backend_xmin,
+        coalesce(nullif(r.application_name, ''), r.pid::text),
+        concat_ws(', ', 'pid ' || r.pid, 'user ' || r.usename, host(r.client_addr)),
+        r.backend_xmin,
         NULL
-    FROM pg_stat_activity AS a
-    WHERE a.backend_type = 'walsender'
+    FROM pg_stat_replication AS r
+    JOIN pg_stat_activity AS a ON a.pid = r.pid
+    -- One with a database copies rows for a subscription, as a session of that database.
+    WHERE a.datid IS NULL
     UNION ALL
     SELECT
         'prepared',
@@ -35,10 +38,10 @@ FROM (
     WHERE p.database = current_database()
     UNION ALL
     SELECT
-        'slot',
+        CASE WHEN s.xmin IS NULL THEN 'catalog_slot' WHEN s.active THEN 'used_slot' ELSE 'slot' END,
         s.slot_name::text,
         concat_ws(', ', s.slot_type, CASE WHEN s.active THEN 'active' ELSE 'nobody is connected to it' END),
-        s.xmin,
+        coalesce(s.xmin, s.catalog_xmin),
         NULL
     FROM pg_replication_slots AS s
 ) AS h

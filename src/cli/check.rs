@@ -4,6 +4,7 @@
 //! A step that fails does not end the walk: with the database down the gateways are still looked at.
 
 mod database;
+mod encryption;
 mod files;
 mod hops;
 mod horizon;

@@ -98,11 +98,10 @@ pub(super) fn callbacks(reader: &mut Reader<'_>, raw: &RawCallbacks) -> Result<C
 }
 
 fn tls(reader: &mut Reader<'_>, raw: &RawCallbacks) -> Result<Option<CallbackTls>, Reported> {
-    let beside = |path: &str| reader.surroundings().directory.join(path);
     match (&raw.certificate_file, &raw.key_file) {
         (Some(certificate), Some(key)) => Ok(Some(CallbackTls {
-            certificate_file: beside(&certificate.value),
-            key_file: beside(&key.value),
+            certificate_file: reader.surroundings().path(&certificate.value),
+            key_file: reader.private_key(key)?,
         })),
         (None, None) => Ok(None),
         (Some(at), None) | (None, Some(at)) => Err(reader.wrong(

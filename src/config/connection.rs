@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
-use super::secret::Surroundings;
+use super::secret::{KeyFault, Surroundings};
 use super::{ClientCertificate, Database, Pooler, Tls, TlsMin, libpq};
 
 pub(super) const DEFAULT_POOL_SIZE: usize = 6;
@@ -155,12 +155,27 @@ struct Extras {
 impl Extras {
     /// Takes what it knows; `false` leaves the pair to the library.
     fn take(&mut self, key: &str, value: &str) -> Result<bool, ConnectionFault> {
+        if let Some(hint) = unsupported(key, value) {
+            return Err(fault(
+                format!("`{key}` as it stands in the connection string is not supported"),
+                hint,
+            ));
+        }
         match key {
             "sslmode" => self.sslmode = Some(value.to_owned()),
             "sslrootcert" if value == "system" => self.system_roots = true,
             "sslrootcert" => self.root_cert = Some(PathBuf::from(value)),
             // libpq's own, without a meaning here.
-            "gssencmode" | "fallback_application_name" | "client_encoding" => {}
+            "gssencmode" | "fallback_application_name" | "client_encoding" | "sslcompression" => {}
+            // Settings that change nothing; the others were refused.
+            "ssl_max_protocol_version"
+            | "sslcrl"
+            | "sslcrldir"
+            | "sslpassword"
+            | "requirepeer"
+            | "require_auth"
+            | "sslsni"
+            | "sslcertmode" => {}
             "sslcert" => self.certificate = Some(PathBuf::from(value)),
             "sslkey" => self.key = Some(PathBuf::from(value)),
             "passfile" => self.passfile = Some(PathBuf::from(value)),
@@ -238,10 +253,23 @@ impl Extras {
         surroundings: &Surroundings,
     ) -> Result<Option<ClientCertificate>, ConnectionFault> {
         match (&self.certificate, &self.key) {
-            (Some(certificate), Some(key)) => Ok(Some(ClientCertificate {
-                certificate_file: surroundings.directory.join(certificate),
-                key_file: surroundings.directory.join(key),
-            })),
+            (Some(certificate), Some(key)) => {
+                let key_file = surroundings.directory.join(key);
+                match surroundings.key_fault(&key_file) {
+                    None => {}
+                    Some(KeyFault::ReadByOthers(_)) => {
+                        return Err(fault(
+                            "everybody on this machine can read the private key that `sslkey` names",
+                            "chmod 640 its file, and have another key made if others had a chance to read it",
+                        ));
+                    }
+                    Some(KeyFault::NotText) => {
+                        return Err(fault("`sslkey` names no PEM file", "a PEM file is text"));
+                    }
+                }
+                let certificate_file = surroundings.directory.join(certificate);
+                Ok(Some(ClientCertificate { certificate_file, key_file }))
+            }
             (None, None) => Ok(None),
             _ => Err(fault("of `sslcert` and `sslkey` one is missing", "give both, or neither")),
         }
@@ -270,6 +298,40 @@ impl Extras {
             None => Tls::Require,
         })
     }
+}
+
+/// Settings of libpq's that would be promises which nobody keeps here: what to do instead. What is empty sets nothing.
+fn unsupported(key: &str, value: &str) -> Option<&'static str> {
+    Some(match (key, value) {
+        (_, "") => return None,
+        ("ssl_max_protocol_version", "TLSv1.3") | ("sslsni", "1") | ("sslcertmode", "allow") => return None,
+        ("ssl_max_protocol_version", _) => {
+            "leave it out: the newest version that both sides speak is used; the server's own ssl_max_protocol_version limits it"
+        }
+        ("sslcrl" | "sslcrldir", _) => {
+            "leave it out: nobody looks for revoked certificates here; name the certificate that is good in certificate_sha256, \
+             or another authority in sslrootcert"
+        }
+        ("sslpassword", _) => {
+            "leave it out and take the passphrase off the key: `openssl pkey -in OLD -out NEW`, then chmod 600 NEW"
+        }
+        ("requirepeer", _) => {
+            "leave it out, and use a socket in a directory in which only the server's user can write"
+        }
+        ("require_auth", _) => {
+            "leave it out: channel_binding=require lets nobody but the server itself ask for the password"
+        }
+        ("sslsni", _) => "leave it out: the host's name is told to the server",
+        ("sslcertmode", _) => "leave it out: sslcert and sslkey are shown to a server that asks for them",
+        ("gssencmode", "require") => "leave it out: encryption is TLS here, see sslmode",
+        ("gsslib" | "krbsrvname" | "gssdelegation", _) => {
+            "leave it out: there is no GSSAPI here; use a password or sslcert"
+        }
+        ("replication" | "sslkeylogfile" | "min_protocol_version" | "max_protocol_version", _) => {
+            "leave it out"
+        }
+        _ => return None,
+    })
 }
 
 fn is_local(host: &Host) -> bool {
@@ -454,6 +516,39 @@ mod tests {
         assert_eq!(database.connect.get_channel_binding(), required);
         for text in ["host=x sslcert=c.pem", "host=x sslkey=c.pem", "host=x ssl_min_protocol_version=1.3"] {
             assert!(connection(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn settings_of_libpqs_that_nobody_keeps_here_are_refused_by_name_and_harmless_values_taken() {
+        for (setting, hint) in [
+            ("ssl_max_protocol_version=TLSv1.2", "newest version"),
+            ("sslcrl=/hunter2.crl", "certificate_sha256"),
+            ("sslcrldir=/hunter2", "certificate_sha256"),
+            ("sslpassword=hunter2", "openssl pkey"),
+            ("requirepeer=hunter2", "directory"),
+            ("require_auth=scram-sha-256", "channel_binding"),
+            ("sslsni=0", "leave it out"),
+            ("sslcertmode=disable", "sslcert"),
+            ("gssencmode=require", "TLS"),
+            ("krbsrvname=hunter2", "password"),
+            ("replication=database", "leave it out"),
+        ] {
+            for text in [format!("host=x {setting}"), format!("postgresql://u@x/d?{setting}")] {
+                let fault = connection(&text).unwrap_err();
+                let key = setting.split('=').next().unwrap();
+                assert!(fault.what.contains(&format!("`{key}`")) && fault.hint.contains(hint), "{fault:?}");
+                assert!(!fault.what.contains("hunter2"), "{fault:?}");
+            }
+        }
+        for setting in [
+            "ssl_max_protocol_version=TLSv1.3",
+            "sslcrl=''",
+            "gssencmode=prefer",
+            "sslcompression=0",
+            "sslsni=1",
+        ] {
+            connection(&format!("host=x {setting}")).unwrap_or_else(|fault| panic!("{setting}: {fault}"));
         }
     }
 

@@ -94,11 +94,10 @@ fn client_certificate(
     reader: &mut Reader<'_>,
     raw: &RawGateway,
 ) -> Result<Option<ClientCertificate>, Reported> {
-    let path = |at: &At<String>| reader.surroundings().path(&at.value);
     match (&raw.client_certificate_file, &raw.client_key_file) {
         (Some(certificate), key) => Ok(Some(ClientCertificate {
-            certificate_file: path(certificate),
-            key_file: path(key.as_ref().unwrap_or(certificate)),
+            certificate_file: reader.surroundings().path(&certificate.value),
+            key_file: reader.private_key(key.as_ref().unwrap_or(certificate))?,
         })),
         (None, None) => Ok(None),
         (None, Some(at)) => Err(reader.wrong(

@@ -36,7 +36,24 @@ impl fmt::Debug for Surroundings {
     }
 }
 
+/// What keeps a file with a private key from being used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyFault {
+    /// With its permission bits.
+    ReadByOthers(u32),
+    NotText,
+}
+
 impl Surroundings {
+    /// A file that is missing, or closed to us, is told by whoever needs it.
+    pub(super) fn key_fault(&self, path: &Path) -> Option<KeyFault> {
+        match (self.read)(path) {
+            Ok((_, mode)) if mode & OTHERS != 0 => Some(KeyFault::ReadByOthers(mode & 0o7777)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(KeyFault::NotText),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     pub(super) fn path(&self, text: &str) -> PathBuf {
         self.directory.join(text)
     }
@@ -147,6 +164,27 @@ impl Reader<'_> {
                     .help(format!("`{name}` names a file that the daemon's user can read")),
             )),
         }
+    }
+
+    /// The file of a private key, named here: a secret like others.
+    pub(super) fn private_key(&mut self, at: &At<String>) -> Result<PathBuf, Reported> {
+        let path = self.surroundings().path(&at.value);
+        let shown = path.display();
+        let (what, label, help) = match self.surroundings().key_fault(&path) {
+            None => return Ok(path),
+            Some(KeyFault::ReadByOthers(mode)) => (
+                format!("everybody on this machine can read the private key in {shown}"),
+                format!("the file's mode is {mode:04o}"),
+                format!("chmod 640 {shown}, and have another key made if others had a chance to read it"),
+            ),
+            Some(KeyFault::NotText) => (
+                format!("{shown} is no PEM file"),
+                "holds bytes that are no text".to_owned(),
+                "a PEM file holds blocks between lines of -----BEGIN and -----END, and nothing else that matters"
+                    .to_owned(),
+            ),
+        };
+        Err(self.report(Diagnostic::new(Some(at.span.clone()), what).label(label).help(help)))
     }
 
     fn credential(&mut self, name: &str, at: &At<String>) -> Result<String, Reported> {

@@ -16,6 +16,7 @@ use url::Url;
 use crate::config::{self, host_of};
 use crate::gateway::lookup::{Lookup, NotConfigured, Outside};
 use crate::hop::certificate::Shown;
+use crate::hop::handshake::Refusal;
 use crate::hop::{Trouble, connect};
 
 /// What bytes go over, whatever lies in between.
@@ -94,6 +95,21 @@ impl Problem {
             Problem::WrongClock => "wrong_clock",
             Problem::WantsCertificate => "wants_certificate",
             Problem::Tls => "tls",
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        match refusal {
+            Refusal::NoTls => Problem::NoTls,
+            Refusal::OldTls => Problem::OldTls,
+            Refusal::UnknownIssuer => Problem::UnknownIssuer,
+            Refusal::WrongName => Problem::WrongName,
+            Refusal::Expired => Problem::Expired,
+            Refusal::NotYetValid => Problem::NotYetValid,
+            Refusal::WantsCertificate => Problem::WantsCertificate,
+            Refusal::Other => Problem::Tls,
         }
     }
 }
@@ -262,7 +278,7 @@ impl<'a> Walk<'a> {
 
     async fn tls(&mut self, io: Io, place: &Place, through: Option<&Place>) -> Result<Io, Ended> {
         (self.note)(format!("setting up TLS with {place}"));
-        let shaken = tls::handshake(io, place, self.cfg).await;
+        let shaken = tls::shake_hands(io, place, self.cfg).await;
         let said = shaken.outcome.map(|(version, io)| {
             let certificate = shaken.chain.first().map(ToString::to_string).unwrap_or_default();
             (format!("{version}; {certificate}"), io)

@@ -2,6 +2,7 @@
 //! there, for those who have to say it to people. It judges nothing and knows nothing of what is said afterwards.
 
 pub mod certificate;
+pub mod handshake;
 
 use std::fmt;
 use std::io;

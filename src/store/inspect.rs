@@ -76,7 +76,12 @@ pub enum PinKind {
     /// By `hot_standby_feedback`, without a slot.
     Standby,
     Prepared,
+    /// Nobody is connected to it.
     Slot,
+    /// A standby is connected to it, and holds the horizon back through it.
+    UsedSlot,
+    /// A logical one: keeps dead rows of the system catalogs, and none of the outbox.
+    CatalogSlot,
 }
 
 /// One database among all there are.
@@ -248,6 +253,8 @@ impl Store {
                         "standby" => PinKind::Standby,
                         "prepared" => PinKind::Prepared,
                         "slot" => PinKind::Slot,
+                        "used_slot" => PinKind::UsedSlot,
+                        "catalog_slot" => PinKind::CatalogSlot,
                         _ => PinKind::Session,
                     },
                     name: column(CHECK_HORIZON, row, 1)?,

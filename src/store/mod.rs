@@ -6,6 +6,7 @@
 pub mod connect;
 pub mod control;
 pub mod failover;
+pub mod greet;
 mod hosts;
 pub mod inbox;
 pub mod inspect;

@@ -24,12 +24,20 @@ use crate::config::{Database, Tls, TlsMin};
 use crate::store::StoreError;
 
 pub(super) fn connector(database: &Database) -> Result<MakeRustlsConnect, StoreError> {
+    Ok(MakeRustlsConnect::new(client(database, |verifier| verifier)?))
+}
+
+/// `looked_over`: puts somebody in front of who judges the server's certificate.
+pub(super) fn client(
+    database: &Database,
+    looked_over: impl FnOnce(Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, StoreError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions: &[&rustls::SupportedProtocolVersion] = match database.tls_min {
         TlsMin::V1_2 => &[&rustls::version::TLS12, &rustls::version::TLS13],
         TlsMin::V1_3 => &[&rustls::version::TLS13],
     };
-    let verifier = verifier(database, &provider)?;
+    let verifier = looked_over(verifier(database, &provider)?);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(unusable)?
@@ -53,7 +61,7 @@ pub(super) fn connector(database: &Database) -> Result<MakeRustlsConnect, StoreE
     };
     // Asked for by servers from PostgreSQL 17 on when TLS comes first (sslnegotiation=direct); others do not mind.
     config.alpn_protocols = vec![b"postgresql".to_vec()];
-    Ok(MakeRustlsConnect::new(config))
+    Ok(config)
 }
 
 fn verifier(
@@ -350,6 +358,10 @@ pub(super) fn advice(error: &tokio_postgres::Error) -> Option<String> {
         };
     }
     let rustls::Error::InvalidCertificate(fault) = refused? else { return None };
+    advice_on(fault)
+}
+
+pub(super) fn advice_on(fault: &CertificateError) -> Option<String> {
     let text = format!("{fault:?}");
     Some(match fault {
         // rustls shows such a cause as a programmer would see it.

@@ -7,10 +7,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::gateway_peer::{Act, Peer, answer};
+use crate::gateway_peer::{Act, Peer, answer, answer_with};
+use crate::gateway_tls::{CLIENT, CLIENT_KEY};
 use crate::support::cli::{Cli, Ended, config, v1_gateway, v2_gateway};
 use crate::support::clock::WallClock;
-use crate::support::cluster::Cluster;
 use crate::support::postgres::TestDb;
 
 /// A gateway with a log-in and this sender list.
@@ -32,13 +32,13 @@ fn dead_address() -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-async fn check(database: &str, text: &str, rest: &str) -> Ended {
+pub(crate) async fn check(database: &str, text: &str, rest: &str) -> Ended {
     Cli::new(&config(database, text, rest)).run(&["check", "--json"]).await
 }
 
 /// The finding of this name.
 #[track_caller]
-fn finding(ended: &Ended, name: &str) -> (String, String) {
+pub(crate) fn finding(ended: &Ended, name: &str) -> (String, String) {
     let all = ended.json();
     let Some(found) = all.as_array().unwrap().iter().find(|finding| finding["name"] == name) else {
         panic!("no finding `{name}`: {all:#}");
@@ -48,7 +48,7 @@ fn finding(ended: &Ended, name: &str) -> (String, String) {
 }
 
 #[track_caller]
-fn assert_finding(ended: &Ended, name: &str, outcome: &str, part: &str) {
+pub(crate) fn assert_finding(ended: &Ended, name: &str, outcome: &str, part: &str) {
     let found = finding(ended, name);
     assert_eq!(found.0, outcome, "{ended:#?}");
     assert!(found.1.contains(part), "{part} is not in {}", found.1);
@@ -133,6 +133,35 @@ async fn a_missing_privilege_is_named_with_the_statement_that_gives_it() {
     client.batch_execute(statements).await.unwrap();
     let ended = check(&url, "", &gateway).await.expect(0);
     assert_finding(&ended, "grants", "ok", "");
+}
+
+#[tokio::test]
+async fn a_role_that_row_level_security_shows_nothing_is_told_the_policy() {
+    let db = TestDb::create("check_policy").await;
+    let client = db.client().await;
+    let policies = "SELECT string_agg(format('DROP POLICY %I ON sms.outbox', polname), ';') FROM pg_policy \
+                    WHERE polrelid = 'sms.outbox'::regclass AND 'outboxd_daemon'::regrole = ANY (polroles)";
+    let drop: String = client.query_one(policies, &[]).await.unwrap().get(0);
+    client.batch_execute(&drop).await.unwrap();
+    let url = db.daemon_url().await;
+    let peer = Peer::answering(200, "").await;
+    let gateway = v1_gateway("main", &peer.url("/send"));
+    let ended = check(&url, "", &gateway).await.expect(78);
+    assert_finding(&ended, "grants", "failed", "sees no messages");
+    let advice = finding(&ended, "grants").1;
+    client.batch_execute(advice.split_once("as the owner: ").unwrap().1).await.unwrap();
+    assert_finding(&check(&url, "", &gateway).await.expect(0), "grants", "ok", "");
+}
+
+#[tokio::test]
+async fn a_gateway_whose_clock_differs_is_told_with_both_times() {
+    let db = TestDb::create("check_gateway_clock").await;
+    let peer =
+        Peer::serve(|_| Act::Answer(answer_with(200, "Date: Mon, 05 Jan 2026 10:00:00 GMT\r\n", ""))).await;
+    let gateway = v1_gateway("main", &peer.url("/send"));
+    let ended = check(&db.daemon_url().await, "", &gateway).await.expect(0);
+    assert_finding(&ended, "gateway main", "ok", "can be reached");
+    assert_finding(&ended, "clock of main", "warning", "here, and 2026-01-05 10:00:00 UTC there");
 }
 
 #[tokio::test]
@@ -350,6 +379,49 @@ async fn files_that_others_can_change_are_told() {
     assert_finding(&offline().await.expect(0), "files", "warning", "belongs to the user 12345");
 }
 
+/// Of a gateway, of the listener, and of the database.
+#[tokio::test]
+async fn a_private_key_that_others_can_read_is_refused_by_run_and_check_alike() {
+    let database = "host=db.example.test dbname=x user=y";
+    let gateway = v1_gateway("main", "http://127.0.0.1:9/send");
+    let listener = "[callbacks]\nlisten = \"127.0.0.1:0\"\npath_env = \"CALLBACK_PATH\"\n\
+                    client_secret_env = \"GATEWAY_PASSWORD\"\ncertificate_file = \"a.crt\"\nkey_file = \"a.key\"\n";
+    for (database, rest, what) in [
+        (
+            database.to_owned(),
+            format!("{gateway}client_certificate_file = \"a.crt\"\nclient_key_file = \"a.key\""),
+            "a.key",
+        ),
+        // The key stands behind the certificate.
+        (database.to_owned(), format!("{gateway}client_certificate_file = \"a.key\""), "a.key"),
+        (database.to_owned(), format!("{gateway}{listener}"), "a.key"),
+        (format!("{database} sslcert=a.crt sslkey=a.key"), gateway.clone(), "that `sslkey` names"),
+    ] {
+        let cli = Cli::new(&config(&database, "", &rest));
+        let file = |name: &str| cli.directory().join(name);
+        let mode = |name: &str, mode| {
+            std::fs::set_permissions(file(name), Permissions::from_mode(mode)).unwrap();
+        };
+        std::fs::write(file("a.crt"), CLIENT).unwrap();
+        std::fs::write(file("a.key"), format!("{CLIENT}{CLIENT_KEY}")).unwrap();
+        // A certificate is for everybody.
+        mode("a.crt", 0o644);
+        for closed in [0o600, 0o640] {
+            mode("a.key", closed);
+            cli.run(&["check", "--offline"]).await.expect(0);
+        }
+        for open in [0o644, 0o604] {
+            mode("a.key", open);
+            for arguments in [&["check", "--offline"][..], &["status"], &["run"]] {
+                let ended = cli.run(arguments).await.expect(78);
+                let said = &ended.stderr;
+                assert!(said.contains("everybody on this machine can read the private key"), "{ended:?}");
+                assert!(said.contains(what) && said.contains("chmod 640"), "{ended:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_directory_of_the_admin_socket_is_nobody_elses() {
     let directory = tempfile::tempdir().unwrap();
@@ -372,35 +444,6 @@ async fn the_directory_of_the_admin_socket_is_nobody_elses() {
         "warning",
         "the unit makes",
     );
-}
-
-#[tokio::test]
-async fn what_pins_the_horizon_is_named_with_what_to_do() {
-    let cluster = Cluster::start("max_prepared_transactions = 4").await;
-    let db = TestDb::in_cluster(&cluster, "check_horizon").await;
-    let client = db.client().await;
-    let url = db.daemon_url().await;
-    let rest = v1_gateway("main", "http://127.0.0.1:9/send");
-    // A transaction of somebody else's whose age in time the daemon's role is not shown, and a prepared one.
-    let old = db.client().await;
-    old.batch_execute("SET application_name = 'forgotten'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
-        .await
-        .unwrap();
-    let prepared = "BEGIN; CREATE TABLE public.prepared (); PREPARE TRANSACTION 'it''s mine'";
-    client.batch_execute(prepared).await.unwrap();
-    assert_finding(&check(&url, "", &rest).await, "xmin horizon", "ok", "nothing old");
-    let burn = "DO $$ BEGIN FOR i IN 1..101000 LOOP BEGIN INSERT INTO public.burnt VALUES (1); \
-                EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$";
-    client.batch_execute("CREATE TABLE public.burnt (i int)").await.unwrap();
-    client.batch_execute(burn).await.unwrap();
-    let ended = check(&url, "", &rest).await;
-    for part in ["forgotten", "transactions old", "pg_terminate_backend("] {
-        assert_finding(&ended, "xmin horizon", "warning", part);
-    }
-    // It is young by the clock, which everybody is shown.
-    assert!(!finding(&ended, "xmin horizon").1.contains("it's mine"));
-    old.batch_execute("ROLLBACK").await.unwrap();
-    assert_finding(&check(&url, "", &rest).await, "xmin horizon", "ok", "nothing old");
 }
 
 #[tokio::test]

@@ -18,11 +18,13 @@ use crate::gateway_tls::{AUTHORITY, CLIENT_AUTHORITY, LEAF, LEAF_KEY};
 use crate::support::cli::{Cli, Ended, config, v1_gateway};
 use crate::support::clock::WallClock;
 
+const INSPECTED: &str = include_str!("certificates/inspected_chain.crt");
+const INSPECTED_KEY: &str = include_str!("certificates/inspected_chain.key");
 const NO_DATABASE: &str = "host=/nonexistent dbname=x user=y";
-const EXPIRED: &str = include_str!("certificates/expired.crt");
-const EXPIRED_KEY: &str = include_str!("certificates/expired.key");
-const OLD_AUTHORITY: &str = include_str!("certificates/old_authority.crt");
-const YEAR: i64 = 365 * 86_400;
+pub(crate) const EXPIRED: &str = include_str!("certificates/expired.crt");
+pub(crate) const EXPIRED_KEY: &str = include_str!("certificates/expired.key");
+pub(crate) const OLD_AUTHORITY: &str = include_str!("certificates/old_authority.crt");
+pub(crate) const YEAR: i64 = 365 * 86_400;
 
 /// The configuration of one gateway, with further keys.
 fn gateway(url: &str, keys: &str) -> Cli {
@@ -83,7 +85,7 @@ async fn tls_peer(certificate: &str, key: &str, headers: &'static str) -> TlsPee
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(
-            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+            CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>().unwrap(),
             PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
         )
         .unwrap();
@@ -160,8 +162,11 @@ async fn refused_is_told_with_the_sentence_for_the_network_team() {
     drop(listener);
     let cli = gateway(&format!("https://127.0.0.1:{port}/send"), "");
     let ended = cli.run(&["check", "--json"]).await.expect(69);
-    let words =
-        [&format!("127.0.0.1:{port}: connection refused") as &str, "nobody listens there", "Please let "];
+    let words = [
+        &format!("127.0.0.1:{port}: connection refused") as &str,
+        "nobody listens there",
+        "connect to 127.0.0.1, TCP port",
+    ];
     let found = assert_broken(&ended, "tcp", "refused", &words);
     let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
     assert_eq!(found["from"]["host"], host.as_str());
@@ -175,7 +180,7 @@ async fn refused_is_told_with_the_sentence_for_the_network_team() {
 }
 
 /// A port that takes no further connection, and says nothing about it: what a firewall that drops looks like.
-async fn silent_port() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+pub(crate) async fn silent_port() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -193,18 +198,19 @@ async fn silent_port() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
 async fn silence_is_told_from_refusal_and_ends_in_time() {
     let (address, _listener, _filling) = silent_port().await;
     let begun = Instant::now();
+    let connect = format!("connect to 127.0.0.1, TCP port {} (https)", address.port());
     let ended = check(&format!("https://{address}/send"), "").await.expect(69);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_broken(
         &ended,
         "tcp",
         "timeout",
-        &["no answer in time", "a firewall on the way drops it", "Please let "],
+        &["no answer in time", "a firewall on the way drops it", &connect],
     );
 }
 
 /// Reads what comes first and then cuts the connection off with a reset.
-async fn resetting() -> (u16, JoinSet<()>) {
+pub(crate) async fn resetting() -> (u16, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut tasks = JoinSet::new();
@@ -223,7 +229,9 @@ async fn resetting() -> (u16, JoinSet<()>) {
 async fn a_reset_at_the_greeting_is_told_as_one() {
     let (port, _tasks) = resetting().await;
     let ended = check(&format!("https://localhost:{port}/send"), "").await.expect(69);
-    assert_broken(&ended, "tls", "reset", &["during the TLS handshake", "firewalls do that look into TLS"]);
+    let connect = format!("TCP port {port} (https). Tried at ");
+    let words = ["during the TLS handshake", "firewalls do that look into TLS", "Please let ", &connect];
+    assert_broken(&ended, "tls", "reset", &words);
 }
 
 #[tokio::test]
@@ -251,12 +259,27 @@ async fn an_interceptor_is_named_by_its_issuer_with_what_to_write() {
         "unknown_issuer",
         &[
             "signed by \"CN=outboxd test authority\"",
-            "inspects TLS",
+            "if \"CN=outboxd test authority\" is your own organisation's, a proxy inspects TLS",
             "ca_file = \"/etc/outboxd/",
             "Please exempt",
         ],
     );
     assert_eq!(found["certificates"][0]["issuer"], "CN=outboxd test authority");
+}
+
+/// Whose authority is to be trusted is not the box that signs, but whoever signed that.
+#[tokio::test]
+async fn of_a_chain_the_end_is_named_and_every_part_shown() {
+    let peer = tls_peer(INSPECTED, INSPECTED_KEY, "").await;
+    let ended = check(&peer.url(), "ca_file = \"ca.pem\"").await.expect(69);
+    let words = [
+        "certificate of \"CN=localhost\", signed by \"CN=Inspection Box,O=Example Works\"",
+        "the chain ends at \"CN=Inspection Root,O=Example Works\"",
+        "if \"CN=Inspection Root,O=Example Works\" is your own",
+        "answered with a certificate of \"CN=Inspection Root,O=Example Works\"",
+    ];
+    let found = assert_broken(&ended, "tls", "unknown_issuer", &words);
+    assert_eq!(found["certificates"].as_array().unwrap().len(), 2, "{found:#}");
 }
 
 #[tokio::test]
@@ -272,7 +295,13 @@ async fn a_certificate_that_has_expired_is_told_with_both_clocks() {
     for (headers, by) in [("Date: NOW\r\n", ", by the gateway's 20"), ("", "the gateway tells no time")] {
         let peer = tls_peer(EXPIRED, EXPIRED_KEY, headers).await;
         let ended = check(&peer.url(), "ca_file = \"old.pem\"").await.expect(69);
-        let words = ["to 2021-01-31 00:00:00 UTC", "by this host's clock it is 20", by, "must renew it"];
+        let words = [
+            "to 2021-01-31 00:00:00 UTC",
+            "by this host's clock it is 20",
+            by,
+            "must renew it",
+            "please renew it",
+        ];
         assert_broken(&ended, "tls", "expired", &words);
     }
 }
@@ -311,9 +340,21 @@ async fn each_answer_of_an_http_proxy_has_its_own_diagnosis() {
             "",
             78,
             "proxy_login",
-            ["407 Proxy Authentication Required: it wants a user", "check user and password"],
+            [
+                "407 Proxy Authentication Required: it wants a user",
+                "Please tell us which user and password it takes",
+            ],
         ),
-        (407, "user:proxy-pw@", 78, "proxy_login", ["407", "it does not take this user and password"]),
+        (
+            407,
+            "user:proxy-pw@",
+            78,
+            "proxy_login",
+            [
+                "407 Proxy Authentication Required: it does not take this user and password",
+                "check user and password",
+            ],
+        ),
         (
             403,
             "",

@@ -20,7 +20,7 @@ const CA_TRUE: &str = include_str!("certificates/authority_as_server.crt");
 const CA_TRUE_KEY: &str = include_str!("certificates/authority_as_server.key");
 
 /// A server that takes TLS only: `certified` by a client certificate, everybody else by a password.
-async fn server(certificate: &str, key: &str) -> Cluster {
+pub(crate) async fn server(certificate: &str, key: &str) -> Cluster {
     let mut cluster = Cluster::start("").await;
     let sql = cluster.client("postgres").await;
     sql.batch_execute(
@@ -76,6 +76,8 @@ fn refused(outcome: Result<(), String>, words: &[&str]) {
 fn file(directory: &Path, name: &str, content: &str) -> String {
     let path = directory.join(name);
     fs::write(&path, content).unwrap();
+    // Some are keys.
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     path.display().to_string()
 }
 

@@ -2,14 +2,18 @@
 //!
 //! The secrets are unlike anything else. The gateways are malicious: they put whatever was sent to them into each answer,
 //! as it is and in other spellings. All that was written (logs at their most talkative, output of every command, pages,
-//! tables, the server's log) is searched for each secret, plain and in the usual encodings.
+//! tables, the server's log) is searched for each secret, plain and in the usual encodings. What is masked is told in each
+//! place: logs and pages hold no number in full, commands only one that a person asked for.
 
+mod endings;
 mod search;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use crate::gateway_peer::{Act, Peer, Request, answer_with};
 use crate::secrets::search::{Haystack, base64};
@@ -99,6 +103,8 @@ struct World {
     proxy: Peer,
     admin_port: u16,
     callback_port: u16,
+    /// Where secrets lie that are not in the configuration.
+    kept: TempDir,
 }
 
 impl World {
@@ -120,7 +126,8 @@ impl World {
         })
         .await;
         let (admin_port, callback_port) = (free_port(), free_port());
-        World { cluster, db, peer: parrot().await, proxy, admin_port, callback_port }
+        let kept = tempfile::tempdir().unwrap();
+        World { cluster, db, peer: parrot().await, proxy, admin_port, callback_port, kept }
     }
 
     fn config(&self, database_password: &str, json: bool) -> String {
@@ -153,6 +160,44 @@ impl World {
             self.callback_port,
             self.admin_port,
         )
+    }
+
+    /// The same with each secret in a file, in a credential of systemd's or in the environment, by turns; and that
+    /// environment.
+    fn config_apart(&self, database_password: &str, json: bool) -> (String, Vec<(String, String)>) {
+        let inside = self.config(database_password, json);
+        let inside = inside.replacen(&format!(":{database_password}@"), "@", 1).replacen(
+            "timeout = ",
+            &format!("password = \"{database_password}\"\ntimeout = "),
+            1,
+        );
+        let directory = self.kept.path().display().to_string();
+        let mut environment = vec![("CREDENTIALS_DIRECTORY".to_owned(), directory.clone())];
+        let (mut lines, mut ways) = (Vec::new(), 0);
+        for line in inside.lines() {
+            let (key, value) = line.split_once(" = ").unwrap_or_default();
+            if !["password", "proxy", "path", "client_secret", "account_password"].contains(&key) {
+                lines.push(line.to_owned());
+                continue;
+            }
+            let value: String = serde_json::from_str(value).unwrap();
+            let name = format!("zq_way_{ways}_{}", value.len());
+            let file = self.kept.path().join(&name);
+            lines.push(match ways % 3 {
+                0 => format!("{key}_file = \"{directory}/{name}\""),
+                1 => format!("{key}_credential = \"{name}\""),
+                _ => format!("{key}_env = \"{name}\""),
+            });
+            if ways % 3 == 2 {
+                environment.push((name, value));
+            } else {
+                std::fs::write(&file, value + "\n").unwrap();
+                std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+            }
+            ways += 1;
+        }
+        assert_eq!(ways, 9, "of secrets");
+        (lines.join("\n") + "\n", environment)
     }
 
     /// Rows of every outcome for every gateway.
@@ -226,9 +271,15 @@ impl World {
     }
 }
 
-/// Lets a daemon meet everything, and collects what it writes.
+/// Lets a daemon meet everything, and collects what it writes. In JSON its secrets are in the configuration, else apart.
 async fn run(world: &World, json: bool, hay: &mut Haystack) {
-    let mut daemon = Daemon::start(&world.config(DATABASE_PASSWORD, json)).await;
+    let configured = |password: &str| {
+        if json { (world.config(password, json), Vec::new()) } else { world.config_apart(password, json) }
+    };
+    let (config, environment) = configured(DATABASE_PASSWORD);
+    let mut daemon = Daemon::spawn_with(&config, |command| {
+        command.envs(environment);
+    });
     daemon.wait_log(LIMIT, "leading").await;
     world.queue().await;
     let client = world.db.client().await;
@@ -251,7 +302,7 @@ async fn run(world: &World, json: bool, hay: &mut Haystack) {
     let process = format!("/proc/{}", daemon.pid());
     hay.put("command line", &std::fs::read_to_string(format!("{process}/cmdline")).unwrap());
     hay.put("status line", &std::fs::read_to_string(format!("{process}/comm")).unwrap());
-    daemon.rewrite(&world.config(WRONG_PASSWORD, json));
+    daemon.rewrite(&configured(WRONG_PASSWORD).0);
     daemon.signal(rustix::process::Signal::HUP);
     daemon.wait_log(LIMIT, "waiting for the database").await;
     world.pages(hay).await;
@@ -263,8 +314,13 @@ async fn run(world: &World, json: bool, hay: &mut Haystack) {
 
 /// Every command, with the right database and with one that does not let us in.
 async fn commands(world: &World, hay: &mut Haystack) {
-    for password in [DATABASE_PASSWORD, WRONG_PASSWORD] {
-        let cli = Cli::new(&world.config(password, false));
+    for (password, apart) in [(DATABASE_PASSWORD, false), (DATABASE_PASSWORD, true), (WRONG_PASSWORD, true)] {
+        let (config, environment) = if apart {
+            world.config_apart(password, false)
+        } else {
+            (world.config(password, false), Vec::new())
+        };
+        let cli = Cli::new(&config);
         for arguments in [
             &["check"][..],
             &["check", "--json"],
@@ -288,10 +344,18 @@ async fn commands(world: &World, hay: &mut Haystack) {
             &["adopt"],
             &["opt-out", "list"],
             &["render", "--text", "hello"],
+            &["render", "--text", "hello", "--to", NUMBERS[0]],
+            &["opt-out", "add", NUMBERS[1]],
+            &["opt-out", "list"],
+            &["opt-out", "remove", NUMBERS[1], NUMBERS[2]],
             &["send", "--to", "0871239991", "--text", "hello", "--timeout", "1s"],
             &["migrate"],
         ] {
-            let ended = cli.run(arguments).await;
+            let ended = cli
+                .run_with(arguments, |command| {
+                    command.envs(environment.clone());
+                })
+                .await;
             assert_ne!(ended.code, 64, "no such command or option: {arguments:?} {ended:?}");
             hay.put(&format!("outboxd {arguments:?}"), &format!("{}\n{}", ended.stdout, ended.stderr));
         }
@@ -366,6 +430,12 @@ async fn nothing_that_was_written_holds_a_secret_a_text_or_a_number() {
     said.assert_free_of(&BODIES);
     // A table may hold a number where that is its purpose; a log or a page may not.
     written.without("table").assert_free_of(&NUMBERS);
+    // Commands show one only to whoever gave it, or asked for the list of them.
+    let listing = ["outboxd [\"render\", \"--text\", \"hello\", \"--to\"", "outboxd [\"opt-out\", \"list\""];
+    for listed in listing {
+        assert!(said.only(listed).holds(&NUMBERS), "{listed} is for numbers");
+    }
+    said.without(listing[0]).without(listing[1]).assert_free_of(&NUMBERS);
 }
 
 #[tokio::test]

@@ -67,11 +67,16 @@ async fn walk(config: &Config, line: &Line, seen: &mut Seen) {
     seen.findings.push(connection(config, &server));
     seen.findings.push(horizon::clock(&server, before, after));
     line.say("looking around");
+    let mut direct_arrived = true;
     if let Some(direct) = &config.database.direct {
-        let (hops, _) = reach::check("direct_url", direct, line).await;
+        let (hops, arrived) = reach::check("direct_url", direct, line).await;
         seen.findings.extend(hops);
+        direct_arrived = arrived;
+        line.say("looking around");
     }
-    seen.findings.extend(ways::check(config, &store).await);
+    if direct_arrived {
+        seen.findings.extend(ways::check(config, &store).await);
+    }
     let state = store.schema_state().await;
     let usable = matches!(state, Ok(SchemaState::Current | SchemaState::Newer(_) | SchemaState::Altered(_)));
     let missing = matches!(state, Ok(SchemaState::Missing));
@@ -120,7 +125,7 @@ fn unreachable(config: &Config, error: &StoreError) -> Finding {
     } else if reason.contains("[3D000]") {
         "create the database, or correct dbname in [database] url"
     } else if reason.contains("certificate") || reason.contains("TLS") {
-        "sslmode and sslrootcert in [database] url must fit the server's certificate"
+        "sslmode, sslrootcert, sslcert and sslkey in [database] url must fit what the server shows and asks for"
     } else {
         "is PostgreSQL running there, and do the firewalls on the way let this host connect to its port?"
     };

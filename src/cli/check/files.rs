@@ -1,4 +1,4 @@
-//! The files in `outboxd check`: who can read or change what the daemon goes by. That secrets are readable by everybody is
+//! The files in `outboxd check`: who can change what the daemon goes by. That everybody can read a secret or a private key is
 //! refused when the configuration is read; what is told here works, and should not stay so, or lets others decide where
 //! messages go.
 
@@ -12,21 +12,24 @@ use crate::config::{AdminListen, Config};
 
 const WRITABLE_BY_OTHERS: u32 = 0o002;
 const WRITABLE_BY_GROUP: u32 = 0o020;
-const READABLE_BY_OTHERS: u32 = 0o004;
 const STICKY: u32 = 0o1000;
 
 /// `read`: what was read with the configuration, it first.
 pub(super) fn check(config: &Config, read: &[PathBuf]) -> Vec<Finding> {
-    let mut all: Vec<(PathBuf, bool)> = read.iter().map(|path| (path.clone(), false)).collect();
-    all.extend(others(config));
-    all.dedup();
+    let mut all: Vec<&PathBuf> = Vec::new();
+    let later = others(config);
+    for path in read.iter().chain(&later) {
+        if !all.contains(&path) {
+            all.push(path);
+        }
+    }
     let us = rustix::process::geteuid().as_raw();
     let mut findings = Vec::new();
     let mut well = 0;
-    for (path, is_key) in &all {
+    for path in all {
         // What is missing is told by whoever needs it.
         let Ok(metadata) = std::fs::metadata(path) else { continue };
-        match fault(path, &metadata, *is_key, us) {
+        match fault(path, &metadata, us) {
             Some(finding) => findings.push(finding),
             None => well += 1,
         }
@@ -38,44 +41,35 @@ pub(super) fn check(config: &Config, read: &[PathBuf]) -> Vec<Finding> {
     findings
 }
 
-/// What is read later, and whether it is a key.
-fn others(config: &Config) -> Vec<(PathBuf, bool)> {
+/// What is read later.
+fn others(config: &Config) -> Vec<PathBuf> {
     let mut all = Vec::new();
     let databases = [Some(&config.database), config.database.direct.as_deref()];
     for database in databases.into_iter().flatten() {
-        all.extend(database.root_cert.clone().map(|path| (path, false)));
+        all.extend(database.root_cert.clone());
         if let Some(files) = &database.client_certificate {
-            all.push((files.certificate_file.clone(), false));
-            all.push((files.key_file.clone(), true));
+            all.push(files.certificate_file.clone());
+            all.push(files.key_file.clone());
         }
     }
     for gateway in config.gateways.values() {
-        all.extend(gateway.ca_file.clone().map(|path| (path, false)));
+        all.extend(gateway.ca_file.clone());
         if let Some(files) = &gateway.network.client_certificate {
-            all.push((files.certificate_file.clone(), false));
-            all.push((files.key_file.clone(), true));
+            all.push(files.certificate_file.clone());
+            all.push(files.key_file.clone());
         }
     }
     if let Some(files) = config.callbacks.as_ref().and_then(|callbacks| callbacks.tls.as_ref()) {
-        all.push((files.certificate_file.clone(), false));
-        all.push((files.key_file.clone(), true));
+        all.push(files.certificate_file.clone());
+        all.push(files.key_file.clone());
     }
     all
 }
 
-fn fault(path: &Path, metadata: &Metadata, is_key: bool, us: u32) -> Option<Finding> {
+fn fault(path: &Path, metadata: &Metadata, us: u32) -> Option<Finding> {
     let (shown, mode) = (path.display(), metadata.mode() & 0o7777);
     let named = |what: &str| format!("{shown} (mode {mode:04o}): {what}");
-    let finding = if is_key && mode & READABLE_BY_OTHERS != 0 {
-        let detail = named("everybody on this machine can read this private key");
-        let mut finding = Finding::wrong(
-            "files",
-            detail,
-            format!("chmod 640 {shown}, and have another key made if others had a chance to read it"),
-        );
-        finding.problem = Some("readable_by_others");
-        finding
-    } else if mode & WRITABLE_BY_OTHERS != 0 {
+    let finding = if mode & WRITABLE_BY_OTHERS != 0 {
         let mut finding = Finding::wrong(
             "files",
             named("everybody on this machine can change it"),

@@ -186,12 +186,18 @@ fn request(step: &Step, problem: &Problem, said: &str, here: &Here) -> Option<St
     Some(match problem {
         Problem::Network(Trouble::NotPermitted | Trouble::NoSuchSource)
         | Problem::NotConfigured
-        | Problem::ProxyLogin
         | Problem::NoProxy
         | Problem::Outside
         | Problem::OldTls
-        | Problem::WantsCertificate
-        | Problem::Expired => return None,
+        | Problem::WantsCertificate => return None,
+        Problem::ProxyLogin => format!(
+            "The proxy {place} does not let {here} log in. Please tell us which user and password it takes, or let this host \
+             through without. {tried}"
+        ),
+        Problem::Expired => format!(
+            "TLS from {here} to {target} is answered with a certificate that has expired. If something in between shows it, \
+             please renew it, or let TLS pass untouched. {tried}"
+        ),
         Problem::Network(Trouble::NoSuchName | Trouble::NameServerSilent) => {
             here.please_resolve(&step.place.host, said)
         }
@@ -214,15 +220,8 @@ fn request(step: &Step, problem: &Problem, said: &str, here: &Here) -> Option<St
         }
         Problem::UnknownIssuer => {
             let issuer = step.chain.last().map_or("somebody", |last| last.issuer.as_str());
-            format!(
-                "TLS from {here} to {target} is answered with a certificate of \"{issuer}\". Please exempt this host from TLS \
-                 inspection, or send us that authority's certificate. Tried at {}.",
-                here.at
-            )
+            here.please_exempt(&target, issuer)
         }
-        Problem::NotYetValid | Problem::WrongClock => format!(
-            "The clock of {here} is wrong. Please let it reach a time server (NTP, UDP port 123). Seen at {} by its own clock.",
-            here.at
-        ),
+        Problem::NotYetValid | Problem::WrongClock => here.please_let_time_through(),
     })
 }

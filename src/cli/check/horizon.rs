@@ -49,10 +49,12 @@ fn told(pin: &Pin) -> String {
         PinKind::Session => "transaction of process",
         PinKind::Standby => "standby",
         PinKind::Prepared => "prepared transaction",
-        PinKind::Slot => "replication slot",
+        PinKind::UsedSlot => "standby at the replication slot",
+        PinKind::Slot | PinKind::CatalogSlot => "replication slot",
     };
+    let only = if pin.kind == PinKind::CatalogSlot { ", rows of the system catalogs only" } else { "" };
     let age = pin.seconds.map(|seconds| format!("for {}, ", span(seconds))).unwrap_or_default();
-    format!("{what} {name} ({about}; {age}{transactions} transactions old)")
+    format!("{what} {name} ({about}; {age}{transactions} transactions old{only})")
 }
 
 fn remedy(pin: &Pin) -> String {
@@ -68,9 +70,16 @@ fn remedy(pin: &Pin) -> String {
         PinKind::Prepared => format!(
             "whoever prepared it must finish it: COMMIT PREPARED '{quoted}'; or ROLLBACK PREPARED '{quoted}';"
         ),
-        PinKind::Slot => {
-            format!("if whoever used it is gone: SELECT pg_drop_replication_slot('{quoted}');")
-        }
+        PinKind::UsedSlot => format!(
+            "look for long queries on the standby that uses the slot {}; without hot_standby_feedback it holds nothing back here",
+            pin.name
+        ),
+        PinKind::Slot => format!(
+            "if whoever used it is gone: SELECT pg_drop_replication_slot('{quoted}'); it also keeps WAL until the disk is full"
+        ),
+        PinKind::CatalogSlot => format!(
+            "whoever reads it has fallen behind; if they are gone: SELECT pg_drop_replication_slot('{quoted}'); it also keeps WAL until the disk is full"
+        ),
     }
 }
 
@@ -123,6 +132,12 @@ mod tests {
             (PinKind::Standby, "standby it's", "hot_standby_feedback"),
             (PinKind::Prepared, "prepared transaction it's", "ROLLBACK PREPARED 'it''s';"),
             (PinKind::Slot, "replication slot it's", "pg_drop_replication_slot('it''s');"),
+            (PinKind::UsedSlot, "standby at the replication slot it's", "hot_standby_feedback"),
+            (
+                PinKind::CatalogSlot,
+                "7 transactions old, rows of the system catalogs only)",
+                "pg_drop_replication_slot(",
+            ),
         ] {
             let pin = pin(kind, Some(400.0), 7);
             assert!(told(&pin).contains(named), "{}", told(&pin));

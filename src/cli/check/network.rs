@@ -64,6 +64,21 @@ impl Here {
         format!("Please let {self} connect to {target}. Tried at {}: {said}.", self.at)
     }
 
+    pub(super) fn please_exempt(&self, target: &str, issuer: &str) -> String {
+        format!(
+            "TLS from {self} to {target} is answered with a certificate of \"{issuer}\". Please exempt this host from TLS \
+             inspection, or send us that authority's certificate. Tried at {}.",
+            self.at
+        )
+    }
+
+    pub(super) fn please_let_time_through(&self) -> String {
+        format!(
+            "The clock of {self} is wrong. Please let it reach a time server (NTP, UDP port 123). Seen at {} by its own clock.",
+            self.at
+        )
+    }
+
     pub(super) fn please_resolve(&self, name: &str, said: &str) -> String {
         let servers = name_servers();
         let by = if servers.is_empty() {

@@ -1,14 +1,14 @@
-//! The way to the database in `outboxd check`, as far as it is the network's: the socket, or name and connection of each
-//! host. TLS and log-in are the connection's own affair.
+//! The way to the database in `outboxd check`, as far as it is the network's: the socket, or name, connection and TLS of each
+//! host. Log-in is the connection's own affair.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use tokio_postgres::config::Host;
 
-use crate::cli::check::Finding;
 use crate::cli::check::network::{Here, Way};
 use crate::cli::check::progress::Line;
+use crate::cli::check::{Finding, Outcome, encryption};
 use crate::config::Database;
 use crate::hop::{Trouble, connect};
 
@@ -74,7 +74,8 @@ async fn one(name: &str, database: &Database, place: usize, line: &Line) -> Trie
                 findings.push(finding);
             }
             Err(trouble) => {
-                findings.push(unreached(format!("{name}: name"), &way, &trouble, &trouble.to_string()).await);
+                let (hop, said) = (format!("{name}: name"), trouble.to_string());
+                findings.push(unreached(hop, key(name), &way, &trouble, &said).await);
                 return Tried { findings, arrived: false };
             }
         }
@@ -83,22 +84,32 @@ async fn one(name: &str, database: &Database, place: usize, line: &Line) -> Trie
     let limit = config.get_connect_timeout().copied().unwrap_or(database.timeout);
     let addresses: Vec<SocketAddr> =
         way.addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
-    let name = format!("{name}: tcp");
+    let tcp = format!("{name}: tcp");
     match connect(&addresses, None, limit).await {
-        Ok((_, address, _)) => {
-            let mut finding = Finding::ok(name, format!("connected to {address}"));
-            finding.way = Some(way);
+        Ok((stream, address, _)) => {
+            let mut finding = Finding::ok(tcp, format!("connected to {address}"));
+            finding.way = Some(way.clone());
             findings.push(finding);
-            Tried { findings, arrived: true }
+            line.say(&format!("setting up TLS with {}:{port}", way.host));
+            let tls =
+                encryption::check(format!("{name}: tls"), key(name), database, &way, stream, limit).await;
+            let arrived = tls.as_ref().is_none_or(|tls| tls.outcome == Outcome::Ok);
+            findings.extend(tls);
+            Tried { findings, arrived }
         }
         Err(tried) => {
             let said: Vec<String> =
                 tried.iter().map(|(address, trouble)| format!("{address}: {trouble}")).collect();
             let last = tried.last().map_or(Trouble::NoSuchName, |(_, trouble)| trouble.clone());
-            findings.push(unreached(name, &way, &last, &said.join("; ")).await);
+            findings.push(unreached(tcp, key(name), &way, &last, &said.join("; ")).await);
             Tried { findings, arrived: false }
         }
     }
+}
+
+/// Where the connection stands in `[database]`.
+fn key(name: &str) -> &str {
+    if name == "database" { "url" } else { name }
 }
 
 fn socket(name: &str, directory: &Path, port: u16) -> Tried {
@@ -118,13 +129,13 @@ fn socket(name: &str, directory: &Path, port: u16) -> Tried {
     Tried { findings: vec![finding], arrived }
 }
 
-async fn unreached(name: String, way: &Way, trouble: &Trouble, said: &str) -> Finding {
+async fn unreached(name: String, key: &str, way: &Way, trouble: &Trouble, said: &str) -> Finding {
     let here = Here::towards(way.addresses.first().copied()).await;
     let resolving = matches!(trouble, Trouble::NoSuchName | Trouble::NameServerSilent);
     let advice = match trouble {
-        Trouble::NoSuchName => {
-            "check the host in [database] url; if it is right, send the network team the sentence below"
-        }
+        Trouble::NoSuchName => &format!(
+            "check the host in [database] {key}; if it is right, send the network team the sentence below"
+        ),
         Trouble::NameServerSilent => {
             "look at /etc/resolv.conf; if it is right, send the network team the sentence below"
         }
@@ -137,9 +148,9 @@ async fn unreached(name: String, way: &Way, trouble: &Trouble, said: &str) -> Fi
             "this host's own rules forbid it: `nft list ruleset`, and IPAddressAllow of the unit; `outboxd egress` prints \
              what must be open"
         }
-        Trouble::Reset | Trouble::NoRoute | Trouble::NoSuchSource | Trouble::Other(_) => {
-            "check host and port in [database] url; if they are right, send the network team the sentence below"
-        }
+        Trouble::Reset | Trouble::NoRoute | Trouble::NoSuchSource | Trouble::Other(_) => &format!(
+            "check host and port in [database] {key}; if they are right, send the network team the sentence below"
+        ),
     };
     let mut finding = Finding::unreachable(name, format!("{}:{}: {said}", way.host, way.port), advice);
     finding.problem = Some(trouble.code());

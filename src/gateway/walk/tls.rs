@@ -4,16 +4,12 @@
 //! is followed far enough to ask the gateway for its clock, with a bare HEAD and without credentials or client certificate.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsConnector;
 
@@ -24,6 +20,7 @@ use crate::gateway::answer::http_date;
 use crate::gateway::walk::proxy::head;
 use crate::hop::Trouble;
 use crate::hop::certificate::{Shown, time};
+use crate::hop::handshake::{self, Noting, Seen};
 
 /// Clocks that differ by less are not to blame.
 const CLOCKS_AGREE: i64 = 60;
@@ -34,12 +31,11 @@ pub(super) struct Shaken {
     pub(super) chain: Vec<Shown>,
 }
 
-pub(super) async fn handshake(io: Io, place: &Place, cfg: &config::Gateway) -> Shaken {
+pub(super) async fn shake_hands(io: Io, place: &Place, cfg: &config::Gateway) -> Shaken {
     let seen = Arc::new(Mutex::new(Seen::default()));
     let outcome = shake(io, place, cfg, &seen).await;
-    let seen = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
-    let chain: Vec<Shown> = seen.chain.iter().filter_map(|der| Shown::read(der)).collect();
-    let outcome = match (outcome, seen.refused) {
+    let Seen { chain, refused } = handshake::taken(&seen);
+    let outcome = match (outcome, refused) {
         (Ok((_, io)), Some(refused)) => Err(out_of_time(io, place, cfg, &refused, &chain).await),
         (Ok(done), None) => Ok(done),
         (Err(_), Some(refused)) => Err(judged(&refused, place, &chain)),
@@ -62,10 +58,7 @@ async fn shake(
         Ok(stream) => stream?,
         Err(_) => return Err(io::ErrorKind::TimedOut.into()),
     };
-    let version = match stream.get_ref().1.protocol_version() {
-        Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
-        _ => "TLS 1.3",
-    };
+    let version = handshake::version(stream.get_ref().1);
     Ok((version.to_owned(), Box::new(stream)))
 }
 
@@ -80,7 +73,7 @@ fn client_config(cfg: &config::Gateway, seen: &Arc<Mutex<Seen>>) -> Result<Clien
         .build()
         .map_err(|error| general(&error))?;
     let lenient = cfg.network.client_certificate.is_none();
-    let verifier = Noting { inner, seen: Arc::clone(seen), lenient };
+    let verifier = Noting::new(inner, seen, lenient);
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)?
         .dangerous()
@@ -114,109 +107,9 @@ fn roots(cfg: &config::Gateway) -> RootCertStore {
     store
 }
 
-/// What the other side showed, and why it was refused.
-#[derive(Debug, Default)]
-struct Seen {
-    chain: Vec<CertificateDer<'static>>,
-    refused: Option<CertificateError>,
-}
-
-#[derive(Debug)]
-struct Noting {
-    inner: Arc<WebPkiServerVerifier>,
-    seen: Arc<Mutex<Seen>>,
-    lenient: bool,
-}
-
-fn is_about_time(error: &CertificateError) -> bool {
-    matches!(
-        error,
-        CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. }
-    )
-}
-
-impl ServerCertVerifier for Noting {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let verify = |at| self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp, at);
-        let found = verify(now);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.chain =
-            [end_entity].into_iter().chain(intermediates).map(|der| der.clone().into_owned()).collect();
-        let Err(rustls::Error::InvalidCertificate(error)) = &found else { return found };
-        seen.refused = Some(error.clone());
-        if !is_about_time(error) {
-            return found;
-        }
-        // Good but for the date? At another time it would be refused for its real fault, if it has one.
-        let Some(shown) = Shown::read(end_entity) else { return found };
-        let at = |seconds: i64| {
-            UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
-        };
-        match verify(at(shown.not_before)).or_else(|_| verify(at(shown.not_after))) {
-            Ok(good) if self.lenient => Ok(good),
-            Ok(_) => found,
-            Err(rustls::Error::InvalidCertificate(real)) => {
-                seen.refused = Some(real);
-                found
-            }
-            Err(_) => found,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
 fn judged(error: &CertificateError, place: &Place, chain: &[Shown]) -> (Problem, String) {
-    let shown = chain.first().map_or_else(|| "a damaged certificate".to_owned(), ToString::to_string);
-    match error {
-        CertificateError::UnknownIssuer => {
-            let last = chain.last().map_or("nobody", |last| last.issuer.as_str());
-            let what = format!("{shown}; the chain ends at \"{last}\", which is not trusted here");
-            (Problem::UnknownIssuer, what)
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            let names = chain.first().map(|first| first.names.join(", ")).unwrap_or_default();
-            let names = if names.is_empty() { "no host at all".to_owned() } else { names };
-            (Problem::WrongName, format!("{shown}; it is for {names}, and not for {}", place.host))
-        }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            (Problem::Expired, format!("{shown}; by this host's clock it is {}", time(now())))
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            (Problem::NotYetValid, format!("{shown}; by this host's clock it is {}", time(now())))
-        }
-        other => (Problem::Tls, format!("{shown}; {other}")),
-    }
+    let (refusal, what) = handshake::judged(error, &place.host, chain, now());
+    (refusal.into(), what)
 }
 
 /// Whose clock is wrong? The gateway's own is asked.
@@ -253,26 +146,14 @@ fn now() -> i64 {
     clock::wall() as i64
 }
 
-/// A handshake that ended without a word about certificates.
 fn broken(error: &io::Error, cfg: &config::Gateway) -> (Problem, String) {
-    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-        if error.kind() == io::ErrorKind::TimedOut {
-            let limit = cfg.connect_timeout;
-            let what = format!("connected, and no answer to the TLS greeting within {limit:?}");
-            return (Problem::Network(Trouble::Timeout), what);
-        }
-        return broke(error, "during the TLS handshake");
-    };
-    match tls {
-        rustls::Error::InvalidMessage(_) => (Problem::NoTls, "what answers there speaks no TLS".to_owned()),
-        rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)
-        | rustls::Error::PeerIncompatible(_) => (Problem::OldTls, format!("no common version of TLS: {tls}")),
-        rustls::Error::AlertReceived(
-            AlertDescription::CertificateRequired
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied,
-        ) => (Problem::WantsCertificate, format!("it does not take what we show of ourselves: {tls}")),
-        other => (Problem::Tls, other.to_string()),
+    if let Some((refusal, what)) = handshake::broken(error) {
+        return (refusal.into(), what);
     }
+    if error.kind() == io::ErrorKind::TimedOut {
+        let limit = cfg.connect_timeout;
+        let what = format!("connected, and no answer to the TLS greeting within {limit:?}");
+        return (Problem::Network(Trouble::Timeout), what);
+    }
+    broke(error, "during the TLS handshake")
 }

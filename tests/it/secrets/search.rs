@@ -19,6 +19,14 @@ impl Haystack {
         Haystack { parts: self.parts.iter().filter(|(name, _)| !name.starts_with(from)).cloned().collect() }
     }
 
+    pub(crate) fn only(&self, from: &str) -> Haystack {
+        Haystack { parts: self.parts.iter().filter(|(name, _)| name.starts_with(from)).cloned().collect() }
+    }
+
+    pub(crate) fn holds(&self, needles: &[&str]) -> bool {
+        self.parts.iter().any(|(_, text)| holds_any(text, needles))
+    }
+
     #[track_caller]
     pub(crate) fn assert_free_of(&self, secrets: &[&str]) {
         let mut found: Vec<String> = Vec::new();
