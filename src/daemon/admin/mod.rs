@@ -52,15 +52,27 @@ struct Assignment {
 impl Admin {
     pub(super) fn start(life: &Arc<Life>) -> anyhow::Result<Admin> {
         let (assignment, assigned) = watch::channel(None);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("could not start the admin thread's runtime")?;
         let life = Arc::clone(life);
+        let (started, has_started) = std::sync::mpsc::sync_channel(1);
+        // The thread makes its runtime itself: if there can be no thread, a runtime that was meant for it would be dropped
+        // here, inside of ours, which tokio does not allow.
+        let serve = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => {
+                let _ = started.send(Ok(()));
+                runtime.block_on(keep(life, assigned));
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        };
         std::thread::Builder::new()
             .name("admin".to_owned())
-            .spawn(move || runtime.block_on(keep(life, assigned)))
+            .spawn(serve)
             .context("could not start the admin thread")?;
+        has_started
+            .recv()
+            .context("the admin thread ended at once")?
+            .context("could not start the admin thread's runtime")?;
         Ok(Admin { assignment, open: None })
     }
 

@@ -35,24 +35,30 @@ fn program(directory: &Path) -> PathBuf {
     ours
 }
 
-/// A process that may have no second thread: the runtime panics where it looks a name up, with the system's words.
-#[tokio::test]
-async fn a_panic_tells_where_and_none_of_the_words_that_were_made_up_at_run_time() {
-    let cli = Cli::new(&with_secrets());
+/// The program as a user that may have no second thread.
+fn with_one_thread(cli: &Cli) -> Command {
     let (directory, file) = (cli.directory(), cli.directory().join("outboxd.toml"));
-    let program = program(directory);
     // The system gives root as many threads as it asks for.
     let user = geteuid().is_root().then_some(NOBODY);
     chown(directory, user, None).unwrap();
     chown(&file, user, None).unwrap();
+    let mut command = Command::new("prlimit");
+    command.arg("--nproc=0");
+    if user.is_some() {
+        command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    command.arg(program(directory)).arg("--config").arg(&file);
+    command
+}
+
+/// The runtime panics where it looks a name up, with the system's words.
+#[tokio::test]
+async fn a_panic_tells_where_and_none_of_the_words_that_were_made_up_at_run_time() {
+    let cli = Cli::new(&with_secrets());
     for (arguments, backtrace) in [(&["status"][..], "0"), (&["check"], "0"), (&["check", "--json"], "1")] {
-        let mut command = Command::new("prlimit");
-        command.arg("--nproc=0");
-        if user.is_some() {
-            command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
-        }
-        command.arg(&program).arg("--config").arg(&file).args(arguments).env("RUST_BACKTRACE", backtrace);
-        let written = directory.join("written");
+        let mut command = with_one_thread(&cli);
+        command.args(arguments).env("RUST_BACKTRACE", backtrace);
+        let written = cli.directory().join("written");
         let log = File::create(&written).unwrap();
         let mut child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let read = || std::fs::read_to_string(&written).unwrap();
@@ -74,6 +80,15 @@ async fn a_panic_tells_where_and_none_of_the_words_that_were_made_up_at_run_time
         assert!(!stderr.contains("temporarily unavailable"), "{stderr}");
         hay.assert_free_of(&[DATABASE_PASSWORD, V1_PASSWORD]);
     }
+}
+
+#[test]
+fn a_daemon_that_may_have_no_second_thread_says_so_and_does_not_panic() {
+    let cli = Cli::new(&with_secrets());
+    let ended = with_one_thread(&cli).arg("run").output().unwrap();
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success() && !stderr.contains("panic"), "{stderr}");
+    assert!(stderr.contains("could not start the admin thread"), "{stderr}");
 }
 
 /// How a process ends that is told to leave a core dump, with every limit away.
