@@ -29,7 +29,8 @@ fn with_secrets() -> String {
 /// The program where any user can run it.
 fn program(directory: &Path) -> PathBuf {
     let (built, ours) = (Path::new(env!("CARGO_BIN_EXE_outboxd")), directory.join("outboxd"));
-    if std::fs::hard_link(built, &ours).is_err() {
+    // Not over a link that is there: that would empty what it leads to.
+    if !ours.exists() && std::fs::hard_link(built, &ours).is_err() {
         std::fs::copy(built, &ours).unwrap();
     }
     ours
