@@ -26,6 +26,7 @@ mod transaction;
 use std::time::Duration;
 
 use deadpool_postgres::{HookError, Object, Pool, PoolError};
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -83,6 +84,9 @@ impl StoreError {
     }
 }
 
+/// Between two looks for a connection of ours that is free, while the server gives no more.
+const CROWDED_PAUSE: Duration = Duration::from_millis(20);
+
 /// Connections of the daemon's work: reading, waves, records, receipts.
 #[derive(Clone)]
 pub struct Store {
@@ -118,14 +122,28 @@ impl Store {
     }
 
     async fn connection(&self) -> Result<Object, StoreError> {
-        match tokio::time::timeout(self.timeout, self.pool.get()).await {
-            Ok(Ok(object)) => Ok(object),
-            Ok(Err(PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)))) => {
-                Err(connect::failed(&error))
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            match tokio::time::timeout_at(deadline, self.pool.get()).await {
+                Ok(Ok(object)) => return Ok(object),
+                Ok(Err(PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)))) => {
+                    // The server gives no more, and we have some: one of ours will be free in a moment. Whoever gave up
+                    // here instead would be beaten to it by the others again and again.
+                    let again = Instant::now() + CROWDED_PAUSE;
+                    if again < deadline && self.pool.status().size > 0 && is_crowded(&error) {
+                        tokio::time::sleep_until(again).await;
+                        continue;
+                    }
+                    return Err(connect::failed(&error));
+                }
+                Ok(Err(PoolError::PostCreateHook(HookError::Message(_)))) => {
+                    return Err(connect::settings_dropped());
+                }
+                Ok(Err(error)) => return Err(StoreError::Unavailable(error.to_string())),
+                Err(_) => {
+                    return Err(StoreError::Unavailable(format!("no answer within {:?}", self.timeout)));
+                }
             }
-            Ok(Err(PoolError::PostCreateHook(HookError::Message(_)))) => Err(connect::settings_dropped()),
-            Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
-            Err(_) => Err(StoreError::Unavailable(format!("no answer within {:?}", self.timeout))),
         }
     }
 
@@ -160,6 +178,10 @@ impl Store {
             reason: "no row where one was promised".to_owned(),
         })
     }
+}
+
+fn is_crowded(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS)
 }
 
 fn discard(client: Object) {
