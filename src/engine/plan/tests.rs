@@ -304,3 +304,26 @@ fn gateways_that_want_their_rows_again_are_served_by_one_page() {
     assert_eq!((all[0].kind, all[0].after), (ReadKind::Restart, place(1, 0)));
     assert_eq!(all[0].restarts.len(), 2);
 }
+
+#[test]
+fn a_page_that_was_under_way_shows_nothing_new_of_a_row_whose_end_was_recorded_meanwhile() {
+    let mut plan = plan(1, 8, 2000);
+    let first = reads_of(&mut plan, Lane::Normal, at(0)).remove(0);
+    page(&mut plan, &first, &[1, 2], at(0));
+    assert_eq!(plan.take_for_wave(0, 8, None).len(), 2);
+    plan.wake();
+    // A later page of another lane ends first: what counts is the oldest that is under way.
+    let seen_before = reads_of(&mut plan, Lane::Normal, at(20)).remove(0);
+    plan.recorded(MessageId(1), None);
+    let urgent = reads_of(&mut plan, Lane::Urgent, at(20)).remove(0);
+    page(&mut plan, &urgent, &[], at(20));
+    // Recorded as waiting again, and so to be taken.
+    plan.recorded(MessageId(2), Some(place(2, 2)));
+    assert!(plan.is_known(MessageId(1), RowVersion(1)));
+    assert!(!plan.is_known(MessageId(1), RowVersion(2)), "somebody has queued it again");
+    assert!(!plan.is_known(MessageId(2), RowVersion(1)));
+    page(&mut plan, &seen_before, &[1], at(20));
+    assert!(!plan.has_ready(0));
+    // No page is left that could show it as it was.
+    assert!(!plan.is_known(MessageId(1), RowVersion(1)));
+}
