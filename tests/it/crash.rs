@@ -421,7 +421,7 @@ async fn kill_after_kill_loses_and_doubles_nothing() {
     .await;
     let counts = site.counts().await;
     assert_eq!(counts.of("delivered") + counts.of("unknown"), 800);
-    assert!(counts.of("unknown") <= 6 * 8, "{counts:?}");
+    assert!(counts.of("unknown") <= 6 * i64::try_from(MOST_UNKNOWN).unwrap(), "{counts:?}");
     site.assert_nothing_twice().await;
 }
 
