@@ -56,10 +56,7 @@ pub(crate) async fn drain(site: &Site, how: Loop) -> Duration {
     let (reader, writer) = (site.db.client().await, site.db.client().await);
     let http = match how {
         Loop::Hyper => Http::Hyper(Rc::new(RefCell::new(connections(site).await))),
-        Loop::ReqwestAndWave => Http::Reqwest(
-            reqwest::Client::builder().no_proxy().http1_only().tcp_nodelay(true).build().unwrap(),
-            format!("http://{}/api/v2/Campaign", site.sink.address),
-        ),
+        Loop::ReqwestAndWave => Http::reqwest(site),
     };
     let begun = Moment::now();
     let (found, batches) = mpsc::channel(2);
@@ -86,7 +83,7 @@ pub(crate) async fn drain(site: &Site, how: Loop) -> Duration {
 }
 
 /// Drops the channel to the writer at the end, which ends the writer.
-async fn send_all(send: impl Future<Output = ()>) {
+pub(crate) async fn send_all(send: impl Future<Output = ()>) {
     send.await;
 }
 
@@ -140,18 +137,31 @@ async fn write(client: &Client, mut results: mpsc::UnboundedReceiver<i64>) {
 /// Connections that are free.
 type Free = Rc<RefCell<Vec<SendRequest<Full<Bytes>>>>>;
 
-enum Http {
+#[derive(Debug)]
+pub(crate) enum Http {
     Hyper(Free),
     Reqwest(reqwest::Client, String),
 }
 
 impl Http {
+    /// reqwest, as outboxd uses it.
+    pub(crate) fn reqwest(site: &Site) -> Http {
+        Http::Reqwest(
+            reqwest::Client::builder().no_proxy().http1_only().tcp_nodelay(true).build().unwrap(),
+            format!("http://{}/api/v2/Campaign", site.sink.address),
+        )
+    }
+
     async fn send(&self, message: &Message) {
         let body = serde_json::to_vec(&serde_json::json!({
             "text": message.body, "from": "Bench",
             "recipientInfo": [{"msisdn": message.recipient, "notifyId": format!("ref-{}-1", message.id)}],
         }))
         .unwrap();
+        self.post(body).await;
+    }
+
+    pub(crate) async fn post(&self, body: Vec<u8>) {
         let answer = match self {
             Http::Hyper(free) => {
                 // As many as are under way at most, so one is always free.

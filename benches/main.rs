@@ -16,6 +16,7 @@
 mod drain;
 mod flat;
 mod inserters;
+mod ladder;
 mod lanes;
 mod late;
 mod latency;
@@ -51,8 +52,19 @@ struct Plan {
     by_major: bool,
 }
 
-const PARTS: [&str; 10] =
-    ["drain", "dialects", "coalesce", "peer", "latency", "late", "inserters", "lanes", "size", "flat"];
+const PARTS: [&str; 11] = [
+    "drain",
+    "ladder",
+    "dialects",
+    "coalesce",
+    "peer",
+    "latency",
+    "late",
+    "inserters",
+    "lanes",
+    "size",
+    "flat",
+];
 
 fn main() {
     let plan = plan(std::env::args().skip(1));
@@ -64,6 +76,7 @@ fn main() {
         for part in &plan.parts {
             match part.as_str() {
                 "drain" => drain::measure(&site, &plan, &mut report).await,
+                "ladder" => ladder::measure(&site, &plan, &mut report).await,
                 "dialects" => drain::dialects(&site, &plan, &mut report).await,
                 "coalesce" => drain::coalesce(&site, &plan, &mut report).await,
                 "peer" => peer::measure(&site, &plan, &mut report).await,

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, NoTls};
 
 use crate::processes::Moment;
 use crate::sink::Sink;
@@ -91,6 +91,13 @@ impl Site {
     /// A daemon that has only just been started.
     pub(crate) fn start_daemon(&self) -> Daemon {
         Daemon::spawn(&self.config(&self.v2(), "", LOG))
+    }
+
+    /// A login with the daemon's rights.
+    pub(crate) async fn daemon_client(&self) -> Client {
+        let (client, connection) = tokio_postgres::connect(&self.daemon_url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
     }
 
     fn v2(&self) -> String {
