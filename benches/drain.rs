@@ -145,7 +145,7 @@ pub(crate) async fn coalesce(site: &Site, plan: &Plan, report: &mut Report) {
 }
 
 /// Messages a second, and microseconds of PostgreSQL for one.
-pub(crate) async fn loops(site: &Site, rows: u32, how: Loop) -> (f64, f64) {
+async fn loops(site: &Site, rows: u32, how: Loop) -> (f64, f64) {
     limit::queue(site, rows).await;
     let server = site.cluster.pid();
     let before = cpu(server, true);
@@ -163,7 +163,7 @@ pub(crate) fn per_second(rows: u32, took: Duration) -> f64 {
 pub(crate) struct Drained {
     pub(crate) per_second: f64,
     pub(crate) postgres_us: f64,
-    daemon_us: f64,
+    pub(crate) daemon_us: f64,
     memory_mb: f64,
     wal_bytes: f64,
     dead: f64,

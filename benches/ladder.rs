@@ -8,6 +8,7 @@
 //! - *coalesced*: the same with a thousand recipients a request.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -33,6 +34,8 @@ const FIRST_WAVE: i64 = 1_000_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rung {
+    /// A plain table.
+    Loop(Loop),
     Row,
     Statements,
     Coalesced,
@@ -59,6 +62,14 @@ impl Rung {
 struct Turn {
     per_second: f64,
     postgres_us: f64,
+    /// Of the loop and the sink together.
+    own_us: f64,
+}
+
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0}/s ({:.1} + {:.1} µs)", self.per_second, self.postgres_us, self.own_us)
+    }
 }
 
 pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
@@ -81,25 +92,19 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
     // There is an epoch, and a timeline, when somebody has led.
     drop(site.daemon().await);
     for round in 1..=plan.rounds {
-        let (bare, bare_us) = drain::loops(site, plan.rows, Loop::Hyper).await;
-        let (with_reqwest, reqwest_us) = drain::loops(site, plan.rows, Loop::ReqwestAndWave).await;
+        let bare = turn(site, plan.rows, Rung::Loop(Loop::Hyper)).await;
+        let with_reqwest = turn(site, plan.rows, Rung::Loop(Loop::ReqwestAndWave)).await;
         let on_rows = turn(site, plan.rows, Rung::Row).await;
         let with_statements = turn(site, plan.rows, Rung::Statements).await;
         let outboxd = drain::outboxd(site, plan.rows).await;
         let together = turn(site, plan.rows, Rung::Coalesced).await;
         println!(
-            "ladder {round}: bare {bare:.0}/s ({bare_us:.1} µs of PostgreSQL), reqwest and wave {with_reqwest:.0}/s \
-             ({reqwest_us:.1}), the outbox's rows {:.0}/s ({:.1}), its statements {:.0}/s ({:.1}), outboxd {:.0}/s \
-             ({:.1}); coalesced {:.0}/s ({:.1})",
-            on_rows.per_second,
-            on_rows.postgres_us,
-            with_statements.per_second,
-            with_statements.postgres_us,
-            outboxd.per_second,
-            outboxd.postgres_us,
-            together.per_second,
-            together.postgres_us,
+            "ladder {round}, messages a second (and CPU of each, PostgreSQL + loop with sink): bare {bare}, reqwest and \
+             wave {with_reqwest}, the outbox's rows {on_rows}, its statements {with_statements}, outboxd {:.0}/s ({:.1} + \
+             {:.1} µs and the sink's); coalesced {together}",
+            outboxd.per_second, outboxd.postgres_us, outboxd.daemon_us,
         );
+        let (bare, with_reqwest) = (bare.per_second, with_reqwest.per_second);
         row.add(on_rows.per_second / bare);
         statements.add(with_statements.per_second / bare);
         reqwest.add(with_statements.per_second / with_reqwest);
@@ -116,18 +121,22 @@ async fn turn(site: &Site, rows: u32, rung: Rung) -> Turn {
     match rung {
         Rung::Coalesced => site.queue_campaign(rows).await,
         Rung::Row | Rung::Statements => site.queue(rows).await,
+        Rung::Loop(_) => limit::queue(site, rows).await,
     }
-    let server = site.cluster.pid();
-    let before = cpu(server, true);
+    let (server, own) = (site.cluster.pid(), std::process::id());
+    let (before, own_before) = (cpu(server, true), cpu(own, false));
     let begun = Moment::now();
-    climb(site, rung).await;
-    let took = Moment::now() - begun;
-    let spent = cpu(server, true) - before;
-    site.until_nothing_is_queued().await;
-    Turn {
-        per_second: drain::per_second(rows, took),
-        postgres_us: spent.as_secs_f64() * 1e6 / f64::from(rows),
+    match rung {
+        Rung::Loop(how) => drop(limit::drain(site, how).await),
+        Rung::Row | Rung::Statements | Rung::Coalesced => climb(site, rung).await,
     }
+    let took = Moment::now() - begun;
+    let (postgres, own) = (cpu(server, true) - before, cpu(own, false) - own_before);
+    if !matches!(rung, Rung::Loop(_)) {
+        site.until_nothing_is_queued().await;
+    }
+    let each = |spent: Duration| spent.as_secs_f64() * 1e6 / f64::from(rows);
+    Turn { per_second: drain::per_second(rows, took), postgres_us: each(postgres), own_us: each(own) }
 }
 
 /// A message on its way.
