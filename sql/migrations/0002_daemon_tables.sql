@@ -107,6 +107,12 @@ CREATE TABLE outboxd.wave (
     PRIMARY KEY (epoch, seq)
 );
 
+-- A wave lives for some milliseconds. Compressing its arrays was a fifth of what writing it cost.
+ALTER TABLE outboxd.wave
+    ALTER COLUMN ids SET STORAGE EXTERNAL,
+    ALTER COLUMN attempts SET STORAGE EXTERNAL,
+    ALTER COLUMN rows_made SET STORAGE EXTERNAL;
+
 COMMENT ON TABLE outboxd.wave IS 'Attempts that may be under way: committed before the first byte leaves, deleted when every result is recorded. What stands here after a crash is unknown.';
 COMMENT ON COLUMN outboxd.wave.epoch IS 'Leadership under which the wave was committed.';
 COMMENT ON COLUMN outboxd.wave.seq IS 'Number of the wave within its epoch.';

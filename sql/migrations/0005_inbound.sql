@@ -354,7 +354,9 @@ COMMENT ON FUNCTION sms.acknowledge() IS 'A person has looked after what the gat
 CREATE FUNCTION outboxd.was_told(status text, shown_ref text, attempt_ref text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT status IN ('delivered', 'undelivered') OR (shown_ref = attempt_ref AND status IN ('accepted', 'failed'))
+    -- Of what still waits nothing was said. Most rows do, so that is asked first.
+    SELECT status <> 'queued'
+        AND (status IN ('delivered', 'undelivered') OR (shown_ref = attempt_ref AND status IN ('accepted', 'failed')))
 $$;
 
 COMMENT ON FUNCTION outboxd.was_told(text, text, text) IS 'A callback was quicker than the recording of the answer: what it said stands.';

@@ -1,10 +1,10 @@
 -- outboxd: record
 -- Writes what became of a batch of messages, and deletes the waves of which every result is now known.
--- Each array has one entry a message, in id order:
+-- Each array has one entry a message, in id order. Those of what may be NULL may be empty: it is NULL for all then.
 -- $1 ids bigint[], $2 created_at that the row must have or NULL timestamptz[], $3 attempts that it shows at most
 -- integer[], $4 attempts that it then has integer[], $5 row version that it must have or NULL xid[], $6 status text[],
--- $7 held boolean[], $8 gateway text[], $9 gateway_ref text[], $10 gateway_message_id text[], $11 error_code text[],
--- $12 error text[], $13 encoding text[], $14 segments smallint[]
+-- $7 held or NULL boolean[], $8 gateway text[], $9 gateway_ref text[], $10 gateway_message_id text[],
+-- $11 error_code text[], $12 error text[], $13 encoding text[], $14 segments smallint[]
 -- $15 $16 finished waves: epochs bigint[], seqs bigint[]
 -- $17 timeline integer or NULL: of the server that this is meant for; any other refuses it (expect_timeline)
 -- Columns: id of each row that was written. One that is missing is read again and accounted for by the caller.
@@ -16,14 +16,22 @@
 -- unknown, or because a receipt or a processing result was quicker than we are (then its state stays and only the rest
 -- is filled in).
 WITH result AS (
-    SELECT *
-    FROM unnest(
-        $1::bigint[], $2::timestamptz[], $3::integer[], $4::integer[], $5::xid[], $6::text[], $7::boolean[],
-        $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::smallint[]
-    ) AS r(
-        id, row_made, expected, attempts, version, status, held, gateway,
-        gateway_ref, gateway_message_id, error_code, error, encoding, segments
-    )
+    -- In the SELECT list, not in FROM, where the server would put all of it aside before the first row is written.
+    SELECT
+        unnest($1::bigint[]) AS id,
+        unnest($2::timestamptz[]) AS row_made,
+        unnest($3::integer[]) AS expected,
+        unnest($4::integer[]) AS attempts,
+        unnest($5::xid[]) AS version,
+        unnest($6::text[]) AS status,
+        unnest($7::boolean[]) AS held,
+        unnest($8::text[]) AS gateway,
+        unnest($9::text[]) AS gateway_ref,
+        unnest($10::text[]) AS gateway_message_id,
+        unnest($11::text[]) AS error_code,
+        unnest($12::text[]) AS error,
+        unnest($13::text[]) AS encoding,
+        unnest($14::smallint[]) AS segments
 ), finished AS (
     DELETE FROM outboxd.wave AS w
     USING unnest($15::bigint[], $16::bigint[]) AS f(epoch, seq)
@@ -32,7 +40,7 @@ WITH result AS (
 )
 UPDATE sms.outbox AS o
 SET status = CASE WHEN outboxd.was_told(o.status, o.gateway_ref, r.gateway_ref) THEN o.status ELSE r.status END,
-    held = r.held AND o.status = 'queued',
+    held = coalesce(r.held, false) AND o.status = 'queued',
     attempts = greatest(o.attempts, r.attempts),
     error_code = CASE WHEN outboxd.was_told(o.status, o.gateway_ref, r.gateway_ref) THEN o.error_code ELSE r.error_code END,
     error = CASE WHEN outboxd.was_told(o.status, o.gateway_ref, r.gateway_ref) THEN o.error ELSE r.error END,
@@ -53,19 +61,17 @@ FROM result AS r
 WHERE o.id = r.id
     AND (r.row_made IS NULL OR o.created_at = r.row_made)
     AND (SELECT outboxd.expect_timeline($17))
-    AND (
-        (
-            o.status IN ('queued', 'cancelled')
-            AND o.attempts <= r.expected
+    -- Nearly all rows still wait: what is asked of the others is not asked of these.
+    AND CASE
+        WHEN o.status IN ('queued', 'cancelled') THEN
+            o.attempts <= r.expected
             AND (r.version IS NULL OR o.xmin = r.version)
             AND (outboxd.may_become(o.status, r.status) OR (o.status = 'queued' AND r.status = 'queued'))
-        )
-        OR (
+        ELSE
             o.gateway_ref = r.gateway_ref
             AND (
                 (o.status IN ('delivered', 'undelivered', 'accepted', 'failed') AND o.sent_at IS NULL)
                 OR (o.status = 'unknown' AND outboxd.may_become(o.status, r.status))
             )
-        )
-    )
+    END
 RETURNING o.id

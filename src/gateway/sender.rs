@@ -82,7 +82,7 @@ impl Sender {
             .protocol
             .request_together(messages, token)
             .map_err(|refusal| Verdict::Rejected { code: refusal.code, reason: refusal.reason })?;
-        let place = place_of(&prepared.url);
+        let url = prepared.url.clone();
         let departure = Departure::new(gate);
         let _settled = SettleOnDrop(departure.clone());
         let has_body = !prepared.body.is_empty();
@@ -128,8 +128,8 @@ impl Sender {
         };
         match ended {
             Ended::With(Ok(answer)) => Ok(answer),
-            Ended::With(Err(error)) => Err(failed(&error, departure.settle(), has_body, &place)),
-            Ended::TooLate => Err(self.too_late(departure.settle(), &place)),
+            Ended::With(Err(error)) => Err(failed(&error, departure.settle(), has_body, &place_of(&url))),
+            Ended::TooLate => Err(self.too_late(departure.settle(), &place_of(&url))),
         }
     }
 

@@ -239,6 +239,11 @@ fn misfits(batch: Vec<Record>, written: &HashSet<i64>, mut found: HashMap<i64, F
     others.map(|record| Misfit { found: found.remove(&record.id.0), record }).collect()
 }
 
+/// What most batches have none of need not travel: an empty array stands for as many NULLs as it takes.
+fn unless_all_null<T>(values: impl Iterator<Item = Option<T>> + Clone) -> Vec<Option<T>> {
+    if values.clone().all(|value| value.is_none()) { Vec::new() } else { values.collect() }
+}
+
 /// A batch turned on its side: one array a column, as `unnest` wants it.
 struct Columns<'a> {
     ids: Vec<i64>,
@@ -247,7 +252,7 @@ struct Columns<'a> {
     attempts: Vec<i32>,
     versions: Vec<Option<RowVersion>>,
     statuses: Vec<&'static str>,
-    held: Vec<bool>,
+    held: Vec<Option<bool>>,
     gateways: Vec<Option<&'a str>>,
     refs: Vec<Option<&'a str>>,
     message_ids: Vec<Option<&'a str>>,
@@ -267,14 +272,14 @@ impl<'a> Columns<'a> {
             rows_made: batch.iter().map(|r| r.fits.row_made()).collect(),
             expected: batch.iter().map(|r| r.fits.expected()).collect(),
             attempts: batch.iter().map(|r| r.fits.attempts_after()).collect(),
-            versions: batch.iter().map(|r| r.fits.version()).collect(),
+            versions: unless_all_null(batch.iter().map(|r| r.fits.version())),
             statuses: batch.iter().map(|r| r.status.as_str()).collect(),
-            held: batch.iter().map(|r| r.held).collect(),
+            held: unless_all_null(batch.iter().map(|r| r.held.then_some(true))),
             gateways: batch.iter().map(|r| r.gateway.as_deref()).collect(),
             refs: batch.iter().map(|r| r.gateway_ref.as_deref()).collect(),
             message_ids: batch.iter().map(|r| r.gateway_message_id.as_deref()).collect(),
-            codes: batch.iter().map(|r| r.error_code).collect(),
-            errors: batch.iter().map(|r| r.error.as_deref()).collect(),
+            codes: unless_all_null(batch.iter().map(|r| r.error_code)),
+            errors: unless_all_null(batch.iter().map(|r| r.error.as_deref())),
             encodings: batch.iter().map(|r| r.encoding.map(Encoding::as_str)).collect(),
             segments: batch.iter().map(|r| r.segments).collect(),
             epochs: finished.iter().map(|w| w.epoch).collect(),
