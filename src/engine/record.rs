@@ -1,11 +1,14 @@
-//! Writes results into the database, in batches: as soon as the last flush has returned, everything that has come in
-//! goes out. No result is dropped: what cannot be written now is kept and written later, while `dispatch`, whose
-//! places stay taken, takes no new rows.
+//! Writes results into the database, in batches: as soon as a flush has returned, everything that has come in goes out;
+//! where results come fast, also beside it. No result is dropped: what cannot be written now is kept and written later,
+//! while `dispatch`, whose places stay taken, takes no new rows.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
@@ -27,6 +30,9 @@ const BATCH: usize = 1000;
 /// however few it writes. Messages whose results wait keep their places, so it must be a moment only.
 const BUSY: usize = 25;
 const GATHERING: Duration = Duration::from_millis(1);
+/// While one flush is under way, a second begins when so many results wait. A connection writes as fast as its one core
+/// lets it, and two of them write more; but of half as many results each, they would cost as much as they bring.
+const BESIDE: usize = 500;
 /// A row that somebody has locked is tried again after this.
 const LOCKED_PAUSE: Duration = Duration::from_millis(250);
 /// Results that wait for somebody's lock for longer are worth a word.
@@ -58,6 +64,17 @@ pub enum Job {
     /// Every result of this wave is in the database.
     Finished(WaveKey),
 }
+
+/// What is remembered of a batch while it is being written.
+#[derive(Debug)]
+struct Batch {
+    outlines: Vec<Outline>,
+    positions: HashMap<MessageId, Position>,
+    facts: Vec<Fact>,
+}
+
+/// How writing a batch ended, with the waves that are still to be finished.
+type Written = (Batch, Result<Recorded, (StoreError, Vec<Record>)>, Vec<WaveKey>);
 
 /// What is remembered of a record while it is being written.
 #[derive(Debug)]
@@ -107,8 +124,10 @@ pub struct Recorder {
     complaints: Complaints,
     finished: Vec<WaveKey>,
     finished_since: Option<Moment>,
-    /// The last flush was a busy one.
-    gathers: bool,
+    /// The newest flush carries many.
+    busy: bool,
+    /// Flushes under way, one or two.
+    writing: FuturesUnordered<BoxFuture<'static, Written>>,
     trouble: Option<Trouble>,
 }
 
@@ -134,7 +153,8 @@ impl Recorder {
             complaints: Complaints::default(),
             finished: Vec::new(),
             finished_since: None,
-            gathers: false,
+            busy: false,
+            writing: FuturesUnordered::new(),
             trouble: None,
         }
     }
@@ -145,20 +165,29 @@ impl Recorder {
         let mut incoming = Vec::with_capacity(BATCH);
         let mut open = true;
         loop {
-            at_work.gets_on();
-            if std::mem::take(&mut self.gathers) && open {
-                tokio::time::sleep(GATHERING).await;
+            // A flush that never ends is no getting on, however often we look.
+            if self.writing.is_empty() {
+                at_work.gets_on();
             }
             let now = clock::now();
             self.bring_back(now);
-            let ready = self.has_work(now) && self.trouble.as_ref().is_none_or(|t| t.until <= now);
-            if !ready {
-                if !open && (self.is_empty() || self.may_leave_the_rest()) {
+            if !self.may_begin(now) {
+                if !open && self.writing.is_empty() && (self.is_empty() || self.may_leave_the_rest()) {
                     return;
                 }
+                // While results are being written, others gather and wake nobody.
+                let listens = open && self.writing.is_empty();
+                let rest = self.rest(now, open);
                 tokio::select! {
-                    count = jobs.recv_many(&mut incoming, BATCH), if open => open = count > 0,
-                    () = tokio::time::sleep(self.rest(now, open)) => {}
+                    Some(written) = self.writing.next() => {
+                        self.settle(written).await;
+                        at_work.gets_on();
+                        if self.busy && open && self.writing.is_empty() {
+                            tokio::time::sleep(GATHERING).await;
+                        }
+                    }
+                    count = jobs.recv_many(&mut incoming, BATCH), if listens => open = count > 0,
+                    () = tokio::time::sleep(rest) => {}
                 }
             }
             while open && incoming.len() < BATCH {
@@ -181,10 +210,17 @@ impl Recorder {
                 // Nothing more will come to travel with.
                 self.finished_since = self.finished_since.map(|_| Moment::ZERO);
             }
-            let now = clock::now();
-            if self.has_work(now) && self.trouble.as_ref().is_none_or(|t| t.until <= now) {
-                self.flush().await;
+            if self.may_begin(clock::now()) {
+                self.begin();
             }
+        }
+    }
+
+    fn may_begin(&self, now: Moment) -> bool {
+        match self.writing.len() {
+            0 => self.has_work(now) && self.trouble.as_ref().is_none_or(|trouble| trouble.until <= now),
+            1 => self.pending.len() >= BESIDE && self.suspects.is_empty() && self.trouble.is_none(),
+            _ => false,
         }
     }
 
@@ -213,6 +249,9 @@ impl Recorder {
     fn rest(&self, now: Moment, open: bool) -> Duration {
         let until = |at: Moment| at.since(now);
         let mut rest = if open { BREATH } else { Duration::from_millis(50) };
+        if self.writing.len() == 1 && self.busy && self.trouble.is_none() {
+            rest = GATHERING;
+        }
         if let Some(trouble) = &self.trouble {
             rest = rest.min(until(trouble.until));
         }
@@ -233,14 +272,15 @@ impl Recorder {
         }
     }
 
-    async fn flush(&mut self) {
+    /// Begins to write what waits: it gets on when [`Recorder::writing`] is polled.
+    fn begin(&mut self) {
         let mut entries = self.suspects.pop().unwrap_or_else(|| {
             let rest = self.pending.split_off(self.pending.len().min(BATCH));
             std::mem::replace(&mut self.pending, rest)
         });
         entries.sort_by_key(|entry| entry.record.id);
         let mut positions: HashMap<MessageId, Position> = HashMap::with_capacity(entries.len());
-        let batch: Vec<Record> = entries
+        let records: Vec<Record> = entries
             .into_iter()
             .map(|entry| {
                 positions.insert(entry.record.id, entry.position);
@@ -249,27 +289,31 @@ impl Recorder {
             .collect();
         let finished = std::mem::take(&mut self.finished);
         self.finished_since = None;
-        let outlines: Vec<Outline> = batch.iter().map(Outline::of).collect();
-        let facts = facts(&batch);
-        let outcome = match self.store.record(batch, &finished).await {
-            Err((StoreError::Locked { .. }, batch)) => {
-                debug!("a row is locked by somebody; writing the others");
-                self.give_back_waves(finished);
-                self.store.record_unlocked(batch).await
+        self.busy = records.len() >= BUSY;
+        let outlines = records.iter().map(Outline::of).collect();
+        let batch = Batch { outlines, positions, facts: facts(&records) };
+        let store = self.store.clone();
+        self.writing.push(Box::pin(async move {
+            match store.record(records, &finished).await {
+                Err((StoreError::Locked { .. }, records)) => {
+                    debug!("a row is locked by somebody; writing the others");
+                    (batch, store.record_unlocked(records).await, finished)
+                }
+                Err(failed) => (batch, Err(failed), finished),
+                Ok(recorded) => (batch, Ok(recorded), Vec::new()),
             }
-            Err((error, batch)) => {
-                self.give_back_waves(finished);
-                Err((error, batch))
-            }
-            Ok(recorded) => Ok(recorded),
-        };
+        }));
+    }
+
+    async fn settle(&mut self, (batch, outcome, unfinished): Written) {
+        let Batch { outlines, positions, facts } = batch;
+        self.give_back_waves(unfinished);
         match outcome {
             Ok(recorded) => {
                 if self.trouble.take().is_some() {
                     self.complaints.are_over(RECORD.name);
                     info!("results are being written again");
                 }
-                self.gathers = outlines.len() >= BUSY;
                 // Also what did not fit or was locked: it was sent all the same.
                 self.life.memory.results.remember(facts, clock::now());
                 self.account(recorded, &outlines, &positions).await;

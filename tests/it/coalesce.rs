@@ -9,6 +9,7 @@ use crate::processing::until_alarms;
 use crate::support::daemon::Daemon;
 use crate::support::eventually;
 use crate::support::site::{LIMIT, Lines, Site};
+use crate::support::wire::{Calls, Cut, Fault, Wire};
 
 const HUNDRED: Lines<'_> =
     Lines { queue: "", gateway: "concurrency = 4\ncoalesce = 100", more: "", receipts: false };
@@ -61,6 +62,36 @@ async fn many_messages_of_one_text_share_requests_and_each_has_its_own_reference
     site.until_true("no wave is left", "SELECT count(*) = 0 FROM outboxd.wave").await;
     site.assert_nothing_twice().await;
     daemon.assert_memory_bounded();
+}
+
+/// Two connections write results at once when they come by the hundred; each may be lost on its way there or back.
+#[tokio::test]
+async fn results_are_written_beside_others_that_are_under_way_and_a_cut_of_either_costs_none() {
+    let cuts = [Fault::CutBefore(Cut::Reset), Fault::CutAfter(Cut::Reset)];
+    for second in cuts {
+        let mut site = Site::new("coalesce_beside").await;
+        let wire = Wire::to_cluster();
+        site.route_through(&wire);
+        let daemon = sharing(&site, Lines { gateway: "concurrency = 4\ncoalesce = 1000", ..HUNDRED }).await;
+        let first = wire.plan(Calls::running("record"), Fault::StopBefore);
+        let other = wire.plan(Calls::running("record").nth(3), second);
+        queue_alike(&site, "normal", "the same for all", 10_000).await;
+        let stopped = first.reached(LIMIT).await;
+        site.until_counts("others are recorded", |counts| counts.of("accepted") > 0).await;
+        other.reached(LIMIT).await;
+        wire.cut(stopped.connection, Cut::Reset);
+        until_all(&site, "accepted").await;
+        site.until_true("no wave is left", "SELECT count(*) = 0 FROM outboxd.wave").await;
+        assert_eq!(site.number("SELECT count(*) FROM sms.outbox WHERE attempts <> 1").await, 0);
+        assert_eq!(
+            site.number("SELECT count(*) FROM outboxd.attempt").await,
+            0,
+            "each result fitted its row"
+        );
+        assert_eq!(site.sent_references().await.len(), 10_000);
+        site.assert_nothing_twice().await;
+        daemon.assert_memory_bounded();
+    }
 }
 
 #[tokio::test]
