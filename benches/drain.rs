@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::Plan;
 use crate::limit::{self, Loop};
-use crate::processes::{Moment, cpu, memory_mb};
+use crate::processes::{Costs, Meter, Moment, Whose, memory_mb};
 use crate::report::{Better, Report};
 use crate::site::Site;
 
@@ -26,6 +26,10 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
     postgres.says("CPU of all PostgreSQL processes for one drained message");
     let mut daemon = report.figure("daemon_us_per_message", "µs", 20.0, Better::Lower);
     daemon.says("CPU of outboxd for one drained message");
+    let mut sink = report.figure("sink_us_per_message", "µs", 20.0, Better::Lower);
+    sink.says("CPU of the sink for one drained message, on the same cores");
+    let mut busy = report.figure("drain_busy", "ratio", 0.8, Better::Higher);
+    busy.says("how much of all cores' time was used in that drain, by whomever");
     let mut rate = report.figure("drain_per_s", "1/s", 10_000.0, Better::Higher);
     rate.says("messages a second of outboxd");
     let mut memory = report.figure("rss_drain_mb", "MB", 48.0, Better::Lower);
@@ -37,16 +41,14 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
     let mut index = report.figure("index_bytes_per_message", "B", 100.0, Better::Lower);
     index.says("growth of all indexes by one drained message, without VACUUM");
     for round in 1..=plan.rounds {
-        let (hyper, hyper_us) = loops(site, plan.rows, Loop::Hyper).await;
+        let (hyper, hyper_costs) = loops(site, plan.rows, Loop::Hyper).await;
         let drained = outboxd(site, plan.rows).await;
-        let (with_reqwest, reqwest_us) = loops(site, plan.rows, Loop::ReqwestAndWave).await;
-        let own = drained.per_second;
+        let (with_reqwest, reqwest_costs) = loops(site, plan.rows, Loop::ReqwestAndWave).await;
+        let (own, costs) = (drained.per_second, drained.costs);
         println!(
-            "drain {round}: bare {hyper:.0}/s, outboxd {own:.0}/s, reqwest and wave {with_reqwest:.0}/s; \
-             PostgreSQL {:.1} µs, outboxd {:.1} µs, {:.0} bytes of WAL, {:.2} dead rows ({:.0} % of the updates HOT), \
-             {:.0} bytes of index a message; PostgreSQL for the loops {hyper_us:.1} and {reqwest_us:.1} µs",
-            drained.postgres_us,
-            drained.daemon_us,
+            "drain {round}: bare {hyper:.0}/s ({hyper_costs}), outboxd {own:.0}/s ({costs}), \
+             reqwest and wave {with_reqwest:.0}/s ({reqwest_costs}); outboxd: {:.0} bytes of WAL, {:.2} dead rows \
+             ({:.0} % of the updates HOT), {:.0} bytes of index a message",
             drained.wal_bytes,
             drained.dead,
             drained.hot * 100.0,
@@ -57,15 +59,17 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
         }
         bare.add(own / hyper);
         reqwest.add(own / with_reqwest);
-        postgres.add(drained.postgres_us);
-        daemon.add(drained.daemon_us);
+        postgres.add(costs.postgres_us);
+        daemon.add(costs.client_us);
+        sink.add(costs.sink_us);
+        busy.add(costs.busy);
         rate.add(own);
         memory.add(drained.memory_mb);
         wal.add(drained.wal_bytes);
         dead.add(drained.dead);
         index.add(drained.index_bytes);
     }
-    report.take([bare, reqwest, postgres, daemon, rate, memory, wal, dead, index]);
+    report.take([bare, reqwest, postgres, daemon, sink, busy, rate, memory, wal, dead, index]);
 }
 
 /// The other dialects beside v2: what a request and an answer of each cost.
@@ -121,8 +125,8 @@ pub(crate) async fn coalesce(site: &Site, plan: &Plan, report: &mut Report) {
         site.run("SELECT sms.hold('bench')").await;
         site.queue_campaign(CAMPAIGN).await;
         site.sink.count_recipients();
-        let (server, posts) = (site.cluster.pid(), site.sink.posts());
-        let (before, daemon_before) = (cpu(server, true), cpu(daemon.pid(), false));
+        let posts = site.sink.posts();
+        let meter = Meter::start(site.cluster.pid(), Whose::Process(daemon.pid()));
         // Its first request is a hundredth of all: here the wave before it is part of what is measured.
         let begun = Moment::now();
         site.run("SELECT sms.resume()").await;
@@ -131,27 +135,20 @@ pub(crate) async fn coalesce(site: &Site, plan: &Plan, report: &mut Report) {
         }
         site.until_nothing_is_queued().await;
         let rate = per_second(CAMPAIGN, Moment::now() - begun);
-        let each = |spent: Duration| spent.as_secs_f64() * 1e6 / f64::from(CAMPAIGN);
-        println!(
-            "coalesce {round}: {rate:.0}/s in {} requests, PostgreSQL {:.1} µs, outboxd {:.1} µs a message",
-            site.sink.posts() - posts,
-            each(cpu(server, true) - before),
-            each(cpu(daemon.pid(), false) - daemon_before)
-        );
+        let costs = meter.stop(CAMPAIGN);
+        println!("coalesce {round}: {rate:.0}/s in {} requests ({costs})", site.sink.posts() - posts);
         figure.add(rate);
     }
     report.take([figure]);
     site.empty().await;
 }
 
-/// Messages a second, and microseconds of PostgreSQL for one.
-async fn loops(site: &Site, rows: u32, how: Loop) -> (f64, f64) {
+/// Messages a second, and what one cost.
+async fn loops(site: &Site, rows: u32, how: Loop) -> (f64, Costs) {
     limit::queue(site, rows).await;
-    let server = site.cluster.pid();
-    let before = cpu(server, true);
+    let meter = Meter::start(site.cluster.pid(), Whose::Ourselves);
     let took = limit::drain(site, how).await;
-    let spent = cpu(server, true) - before;
-    (per_second(rows, took), spent.as_secs_f64() * 1e6 / f64::from(rows))
+    (per_second(rows, took), meter.stop(rows))
 }
 
 pub(crate) fn per_second(rows: u32, took: Duration) -> f64 {
@@ -162,8 +159,7 @@ pub(crate) fn per_second(rows: u32, took: Duration) -> f64 {
 #[derive(Debug)]
 pub(crate) struct Drained {
     pub(crate) per_second: f64,
-    pub(crate) postgres_us: f64,
-    pub(crate) daemon_us: f64,
+    pub(crate) costs: Costs,
     memory_mb: f64,
     wal_bytes: f64,
     dead: f64,
@@ -179,12 +175,11 @@ pub(crate) async fn outboxd(site: &Site, rows: u32) -> Drained {
     // Held while it starts: logging in, connecting and preparing statements is not the drain.
     site.run("SELECT sms.hold('bench')").await;
     site.queue(rows).await;
-    let server = site.cluster.pid();
     let (wal, index) = (wal(site).await, site.index_bytes().await);
     site.forget_statements().await;
-    let (before, daemon_before) = (cpu(server, true), cpu(daemon.pid(), false));
+    let meter = Meter::start(site.cluster.pid(), Whose::Process(daemon.pid()));
     let took = drained(site, rows).await;
-    let (postgres, own) = (cpu(server, true) - before, cpu(daemon.pid(), false) - daemon_before);
+    let costs = meter.stop(rows);
     let memory_mb = memory_mb(daemon.pid(), "VmHWM");
     let wal_bytes = self::wal(site).await - wal;
     let index_bytes = site.index_bytes().await - index;
@@ -192,11 +187,9 @@ pub(crate) async fn outboxd(site: &Site, rows: u32) -> Drained {
     drop(daemon);
     let (dead_after, hot_after) = site.row_versions().await;
     let rows = f64::from(rows);
-    let each = |spent: Duration| spent.as_secs_f64() * 1e6 / rows;
     Drained {
         per_second: rows / took.as_secs_f64(),
-        postgres_us: each(postgres),
-        daemon_us: each(own),
+        costs,
         memory_mb,
         wal_bytes: wal_bytes / rows,
         dead: (dead_after - dead) / rows,
@@ -213,8 +206,10 @@ pub(crate) async fn drained(site: &Site, rows: u32) -> Duration {
     site.until_posts_since(posts, 1).await;
     let begun = Moment::now();
     site.until_posts_since(posts, u64::from(rows)).await;
+    site.until_newest_are_recorded().await;
+    let took = Moment::now() - begun;
     site.until_nothing_is_queued().await;
-    Moment::now() - begun
+    took
 }
 
 /// Bytes of WAL so far.

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_postgres::Client;
 
 use crate::limit::{self, Http, Loop};
-use crate::processes::{Moment, cpu};
+use crate::processes::{Costs, Meter, Moment, Whose};
 use crate::report::{Better, Report};
 use crate::site::{CONCURRENCY, Site};
 use crate::{Plan, drain};
@@ -63,14 +63,12 @@ impl Rung {
 /// What one turn came to.
 struct Turn {
     per_second: f64,
-    postgres_us: f64,
-    /// Of the loop and the sink together.
-    own_us: f64,
+    costs: Costs,
 }
 
 impl fmt::Display for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.0}/s ({:.1} + {:.1} µs)", self.per_second, self.postgres_us, self.own_us)
+        write!(f, "{:.0}/s ({})", self.per_second, self.costs)
     }
 }
 
@@ -101,18 +99,17 @@ pub(crate) async fn measure(site: &Site, plan: &Plan, report: &mut Report) {
         let outboxd = drain::outboxd(site, plan.rows).await;
         let together = turn(site, plan.rows, Rung::Coalesced).await;
         println!(
-            "ladder {round}, messages a second (and CPU of each, PostgreSQL + loop with sink): bare {bare}, reqwest and \
-             wave {with_reqwest}, the outbox's rows {on_rows}, its statements {with_statements}, outboxd {:.0}/s ({:.1} + \
-             {:.1} µs and the sink's); coalesced {together}",
-            outboxd.per_second, outboxd.postgres_us, outboxd.daemon_us,
+            "ladder {round}: bare {bare}, reqwest and wave {with_reqwest}, the outbox's rows {on_rows}, its statements \
+             {with_statements}, outboxd {:.0}/s ({}); coalesced {together}",
+            outboxd.per_second, outboxd.costs,
         );
         let (bare, with_reqwest) = (bare.per_second, with_reqwest.per_second);
         row.add(on_rows.per_second / bare);
         statements.add(with_statements.per_second / bare);
         reqwest.add(with_statements.per_second / with_reqwest);
         own.add(outboxd.per_second / with_statements.per_second);
-        row_us.add(on_rows.postgres_us);
-        statements_us.add(with_statements.postgres_us);
+        row_us.add(on_rows.costs.postgres_us);
+        statements_us.add(with_statements.costs.postgres_us);
         coalesced.add(together.per_second);
     }
     report.take([row, statements, reqwest, own, row_us, statements_us, coalesced]);
@@ -125,18 +122,16 @@ async fn turn(site: &Site, rows: u32, rung: Rung) -> Turn {
         Rung::Row | Rung::Statements => site.queue(rows).await,
         Rung::Loop(_) => limit::queue(site, rows).await,
     }
-    let (server, own) = (site.cluster.pid(), std::process::id());
-    let (before, own_before) = (cpu(server, true), cpu(own, false));
+    let meter = Meter::start(site.cluster.pid(), Whose::Ourselves);
     let took = match rung {
         Rung::Loop(how) => limit::drain(site, how).await,
         Rung::Row | Rung::Statements | Rung::Coalesced => climb(site, rung).await,
     };
-    let (postgres, own) = (cpu(server, true) - before, cpu(own, false) - own_before);
+    let costs = meter.stop(rows);
     if !matches!(rung, Rung::Loop(_)) {
         site.until_nothing_is_queued().await;
     }
-    let each = |spent: Duration| spent.as_secs_f64() * 1e6 / f64::from(rows);
-    Turn { per_second: drain::per_second(rows, took), postgres_us: each(postgres), own_us: each(own) }
+    Turn { per_second: drain::per_second(rows, took), costs }
 }
 
 /// A message on its way.

@@ -19,6 +19,8 @@ use tokio::net::TcpListener;
 
 use crate::processes::Moment;
 
+/// Name of its thread.
+pub(crate) const THREAD: &str = "sink";
 const TOKEN: &str = r#"{"access_token":"bench.bench.bench","expires_in":86400,"token_type":"Bearer"}"#;
 /// How each dialect says yes, by the path of the request.
 const ACCEPTED: [(&str, &str); 4] = [
@@ -53,7 +55,7 @@ impl Sink {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let served = Arc::clone(&shared);
-        std::thread::Builder::new().name("sink".into()).spawn(move || serve(listener, &served)).unwrap();
+        std::thread::Builder::new().name(THREAD.into()).spawn(move || serve(listener, &served)).unwrap();
         Sink { address, shared }
     }
 
