@@ -20,7 +20,7 @@ SET system_identifier = $1,
     held_reason = CASE WHEN NOT before.changed THEN l.held_reason END,
     held_by = CASE WHEN NOT before.changed THEN l.held_by END,
     held_at = CASE WHEN NOT before.changed THEN l.held_at END,
-    uncertain_due = CASE WHEN before.uncertain THEN greatest(l.uncertain_since, l.uncertain_before) ELSE l.uncertain_due END
+    uncertain_due = CASE WHEN before.uncertain THEN l.uncertain_since ELSE l.uncertain_due END
 FROM (
     SELECT
         b.held AND b.held_code IS NOT DISTINCT FROM 'database_changed' AS changed,

@@ -2,8 +2,8 @@
 -- What a person, or a daemon that took callbacks, may have asked for since we last looked.
 -- $1 epoch bigint, $2 timeline integer (expect_timeline: an old primary that came back knows nothing of our epoch)
 -- Columns: leads boolean (the epoch is still ours), held, held_reason, resumed text[] (gateways to let try again),
--- stopped text[] (gateways to stop), reasons text[] (why, for each of them), uncertain_before, uncertain_due, the
--- database's clock and the latest sign of life of any daemon by that clock (both in microseconds since 1970 bigint; NULL:
+-- stopped text[] (gateways to stop), reasons text[] (why, for each of them), uncertain_id, uncertain_before, uncertain_due,
+-- the database's clock and the latest sign of life of any daemon by that clock (both in microseconds since 1970 bigint; NULL:
 -- no daemon yet), not_together text[] (gateways with an alarm that says so: they get one message a request).
 -- Locks: the rows of those gateways.
 WITH asked AS MATERIALIZED (
@@ -28,6 +28,7 @@ SELECT
     coalesce((SELECT array_agg(a.name ORDER BY a.name) FROM asked AS a WHERE a.resumed), '{}'),
     coalesce((SELECT array_agg(a.name ORDER BY a.name) FROM asked AS a WHERE a.stop_requested IS NOT NULL), '{}'),
     coalesce((SELECT array_agg(a.stop_requested ORDER BY a.name) FROM asked AS a WHERE a.stop_requested IS NOT NULL), '{}'),
+    l.uncertain_id,
     l.uncertain_before,
     l.uncertain_due,
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,

@@ -1,7 +1,7 @@
 -- outboxd: leader_read
 -- The leader row, and the cluster that we are connected to.
 -- Columns: epoch, held, held_code, held_reason, stored system_identifier, stored timeline, present system_identifier,
--- present timeline, instance that led last, uncertain_before and uncertain_due (see the comments of outboxd.leader).
+-- present timeline, instance that led last, uncertain_id, uncertain_before and uncertain_due (see the comments of outboxd.leader).
 -- Locks: none. Called at takeover and by commands.
 SELECT
     l.epoch,
@@ -13,6 +13,7 @@ SELECT
     c.system_identifier,
     outboxd.timeline(),
     l.daemon,
+    l.uncertain_id,
     l.uncertain_before,
     l.uncertain_due
 FROM outboxd.leader AS l

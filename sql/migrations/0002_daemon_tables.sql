@@ -16,6 +16,7 @@ CREATE TABLE outboxd.leader (
     held_at           timestamptz,
     system_identifier bigint,
     timeline          integer,
+    uncertain_id      bigint,
     uncertain_before  timestamptz,
     uncertain_due     timestamptz,
     uncertain_since   timestamptz,
@@ -36,9 +37,10 @@ COMMENT ON COLUMN outboxd.leader.held_by IS 'Role or daemon that held it.';
 COMMENT ON COLUMN outboxd.leader.held_at IS 'Since when.';
 COMMENT ON COLUMN outboxd.leader.system_identifier IS 'Identity of the PostgreSQL cluster that messages are sent from; a copy restored elsewhere differs.';
 COMMENT ON COLUMN outboxd.leader.timeline IS 'Timeline of that cluster; grows with every promotion of a replica or recovery from a backup.';
-COMMENT ON COLUMN outboxd.leader.uncertain_before IS 'After a failover of which nobody could tell what it lost: messages created until then may have been sent although they are queued.';
+COMMENT ON COLUMN outboxd.leader.uncertain_id IS 'After a failover of which nobody could tell what it lost: messages up to this id may have been sent although they are queued.';
+COMMENT ON COLUMN outboxd.leader.uncertain_before IS 'Of those, the ones that were created until then: an application may give later messages lower ids.';
 COMMENT ON COLUMN outboxd.leader.uncertain_due IS 'Of those, the ones that are due until then are set aside for a person: all of them, until outboxd adopt.';
-COMMENT ON COLUMN outboxd.leader.uncertain_since IS 'When the first leader after that failover took over.';
+COMMENT ON COLUMN outboxd.leader.uncertain_since IS 'When the first leader after that failover took over, by the clock of the old or the new server that was ahead.';
 COMMENT ON COLUMN outboxd.leader.uncertain_leader IS 'Instance that led before that failover, see outboxd.daemon. NULL: there were two failovers, and a person must decide.';
 
 -- A failover or a recovery begins another timeline; a standby has none of its own.

@@ -71,7 +71,14 @@ BEGIN
                     format('sent again by force, asked by %s', session_user));
         END IF;
         UPDATE sms.outbox AS o
-        SET status = 'queued', held = false, send_after = now(), final_at = NULL, error_code = NULL, error = NULL,
+        SET status = 'queued', held = false, final_at = NULL, error_code = NULL, error = NULL,
+            -- What a failover made uncertain is set aside if it is due before this, which may be in the future: the old
+            -- primary's clock may have been ahead.
+            send_after = CASE
+                WHEN before.error_code = 'failover_uncertain'
+                    THEN greatest(now(), (SELECT l.uncertain_due + interval '1 microsecond' FROM outboxd.leader AS l))
+                ELSE now()
+            END,
             -- An expiry in the past would end it again at once.
             expires_at = CASE WHEN o.expires_at > now() THEN o.expires_at END
         WHERE o.id = message_id;

@@ -21,7 +21,7 @@ FROM (
         AND e.expires_at IS NOT NULL
         AND e.expires_at < now() - make_interval(secs => $1)
         AND e.id <> ALL ($2::bigint[])
-        AND (e.created_at <= l.uncertain_before AND e.send_after <= l.uncertain_due) IS NOT TRUE
+        AND (e.id <= l.uncertain_id AND e.created_at <= l.uncertain_before AND e.send_after <= l.uncertain_due) IS NOT TRUE
     ORDER BY e.expires_at
     LIMIT 1000
     FOR NO KEY UPDATE OF e SKIP LOCKED

@@ -12,7 +12,7 @@ FROM (
     CROSS JOIN outboxd.leader AS l
     WHERE h.held
         AND h.error_code = 'failover_uncertain'
-        AND (h.created_at <= l.uncertain_before AND h.send_after <= l.uncertain_due) IS NOT TRUE
+        AND (h.id <= l.uncertain_id AND h.created_at <= l.uncertain_before AND h.send_after <= l.uncertain_due) IS NOT TRUE
     ORDER BY h.id
     LIMIT 1000
     FOR NO KEY UPDATE OF h SKIP LOCKED

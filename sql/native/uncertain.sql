@@ -26,6 +26,7 @@ SELECT
                     AND o.lane = n.lane
                     AND o.send_after <= l.uncertain_due
                     AND o.created_at <= l.uncertain_before
+                    AND o.id <= l.uncertain_id
                 LIMIT 1
             ) AS o
         )

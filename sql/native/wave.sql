@@ -11,7 +11,7 @@
 -- again what the replica has not heard of. Versions and ids can be given twice then; a time of creation is not.
 -- Called by dispatch.
 WITH fence AS MATERIALIZED (
-    SELECT l.uncertain_before, l.uncertain_due
+    SELECT l.uncertain_id, l.uncertain_before, l.uncertain_due
     FROM outboxd.leader AS l
     WHERE l.epoch = $1
         AND NOT l.held
@@ -61,7 +61,7 @@ WITH fence AS MATERIALIZED (
         AND o.attempts = w.attempt - 1
         AND o.send_after <= now()
         AND (o.expires_at IS NULL OR o.expires_at > now())
-        AND (o.created_at <= f.uncertain_before AND o.send_after <= f.uncertain_due) IS NOT TRUE
+        AND (o.id <= f.uncertain_id AND o.created_at <= f.uncertain_before AND o.send_after <= f.uncertain_due) IS NOT TRUE
         AND NOT EXISTS (
             SELECT FROM noted AS a
             WHERE a.message_id = o.id

@@ -100,10 +100,10 @@ impl Store {
                 .zip(column::<Vec<String>>(CONTROL, &row, 5)?)
                 .collect(),
             uncertain: Uncertain::of(CONTROL, &row, 6)?,
-            not_together: column(CONTROL, &row, 10)?,
+            not_together: column(CONTROL, &row, 11)?,
             clock: DatabaseClock {
-                us: column(CONTROL, &row, 8)?,
-                last_sign_of_life_us: column(CONTROL, &row, 9)?,
+                us: column(CONTROL, &row, 9)?,
+                last_sign_of_life_us: column(CONTROL, &row, 10)?,
             },
         })
     }

@@ -95,16 +95,19 @@ pub struct Witnesses {
     pub last_sign: Option<Duration>,
 }
 
-/// Rows that may have been sent although they are queued: created until then, and due until then.
+/// Rows that may have been sent although they are queued: up to this id, created until then, and due until then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uncertain {
+    pub up_to: MessageId,
     pub created_until_us: i64,
     pub due_until_us: i64,
 }
 
 impl Uncertain {
     pub const fn covers(self, row: &OutboxRow) -> bool {
-        row.row_made.0 <= self.created_until_us && row.send_after_us <= self.due_until_us
+        row.id.0 <= self.up_to.0
+            && row.row_made.0 <= self.created_until_us
+            && row.send_after_us <= self.due_until_us
     }
 
     /// Nobody has said yet that this is the database to send from.
@@ -112,17 +115,20 @@ impl Uncertain {
         self.due_until_us == i64::MAX
     }
 
-    /// From the two columns that begin at `index`.
+    /// From the three columns that begin at `index`.
     pub(super) fn of(
         statement: Statement,
         row: &tokio_postgres::Row,
         index: usize,
     ) -> Result<Option<Uncertain>, StoreError> {
-        let created: Option<Timestamp> = column(statement, row, index)?;
-        let due: Option<Timestamp> = column(statement, row, index + 1)?;
-        Ok(created
-            .zip(due)
-            .map(|(created, due)| Uncertain { created_until_us: created.0, due_until_us: due.0 }))
+        let up_to: Option<i64> = column(statement, row, index)?;
+        let created: Option<Timestamp> = column(statement, row, index + 1)?;
+        let due: Option<Timestamp> = column(statement, row, index + 2)?;
+        Ok(up_to.zip(created).zip(due).map(|((up_to, created), due)| Uncertain {
+            up_to: MessageId(up_to),
+            created_until_us: created.0,
+            due_until_us: due.0,
+        }))
     }
 }
 

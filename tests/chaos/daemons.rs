@@ -236,7 +236,8 @@ pub(crate) fn clock_environment(faketime: &Path, file: &Path) -> Vec<(&'static s
         ("LD_PRELOAD", faketime.display().to_string()),
         ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+        // All processes of a host see one clock.
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
     ]
 }
 

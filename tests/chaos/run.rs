@@ -25,9 +25,6 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(600);
 /// The same while nothing at all moves.
 const STANDSTILL_LIMIT: Duration = Duration::from_secs(45);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// Each process of PostgreSQL reads a moved clock anew at a moment of its own: for ours a row may be due in an hour, while the
-/// daemon's sends it now.
-const CLOCK_READ: Duration = Duration::from_secs(1);
 /// While it has not come to rest, how often that is said.
 const SAY_PAUSE: Duration = Duration::from_secs(5);
 /// How often a process is looked at.
@@ -176,18 +173,9 @@ async fn settle(world: &World) {
     let mut last = String::new();
     let mut said = begun;
     let mut moved = begun;
-    let mut resting = None;
-    let rest = if has_moved_clock(world) { CLOCK_READ } else { Duration::ZERO };
     while begun.elapsed() < SETTLE_LIMIT && moved.elapsed() < STANDSTILL_LIMIT {
         resume_gateways(world).await;
-        let Some(now) = unsettled(world).await else {
-            if resting.get_or_insert_with(Instant::now).elapsed() >= rest {
-                return;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-            continue;
-        };
-        resting = None;
+        let Some(now) = unsettled(world).await else { return };
         if now != last {
             moved = Instant::now();
             last = now;
@@ -255,7 +243,7 @@ async fn read_books(world: &World, mut written: Vec<(usize, Written)>) -> Books 
              o.send_after <= now(), o.attempts, o.gateway_ref, o.error, \
              o.error_code IS NOT DISTINCT FROM 'failover_uncertain' OR c.to_be_set_aside \
              FROM sms.outbox AS o, outboxd.leader AS l, LATERAL (SELECT (o.status = 'queued' \
-             AND o.created_at <= l.uncertain_before AND o.send_after <= l.uncertain_due) IS TRUE) AS c(to_be_set_aside)",
+             AND o.id <= l.uncertain_id AND o.created_at <= l.uncertain_before AND o.send_after <= l.uncertain_due) IS TRUE) AS c(to_be_set_aside)",
             &[],
         )
         .await

@@ -234,6 +234,58 @@ async fn where_database_and_daemon_are_lost_together_what_may_have_been_sent_wai
     assert!(!fresh.log().contains("ERROR"), "{}", fresh.log());
 }
 
+/// As where the application brings a time of its own, local and without a zone, or the primary's clock was set back: these rows
+/// seem younger than the last that the replica has heard of.
+#[tokio::test]
+async fn what_seems_younger_than_the_failover_is_set_aside_if_its_id_tells_that_it_is_not() {
+    let mut pair = Pair::start(Replication::Asynchronous).await;
+    let mut site = pair.site("younger", false).await;
+    let mut committed = Committed::default();
+    let mut lost = site.daemon(QUICK).await;
+    site.freeze().await;
+    for (n, ahead) in ["7 h", "1 ms", "2 s"].into_iter().enumerate() {
+        let first = i32::try_from(n).unwrap() * 100;
+        let sql = "INSERT INTO sms.outbox (recipient, body, created_at) SELECT '+35387' || lpad(n::text, 7, '0'), \
+                   'text ' || n, now() + $3::text::interval FROM generate_series($1::int, $2::int) AS n";
+        site.sql.execute(sql, &[&first, &(first + 99), &ahead]).await.unwrap();
+        committed.add_all((first..first + 100).map(|n| format!("text {n}")));
+    }
+    queue(&site, &mut committed, 300..310).await;
+    pair.catch_up().await;
+    pair.stop_shipping().await;
+    site.thaw().await;
+    accepted_at_least(&site, 250).await;
+    pair.fail_over(&mut site).await;
+    lost.kill9();
+    let sent = site.sim_count("accepted").await;
+
+    // What comes before somebody leads goes out, as what comes later.
+    site.until_true(
+        "the old primary's last commit is long enough ago",
+        "SELECT clock_timestamp() > pg_last_xact_replay_timestamp() + interval '1 s'",
+    )
+    .await;
+    queue(&site, &mut committed, 310..330).await;
+    let _fresh = site.daemon(QUICK).await;
+    accepted_at_least(&site, sent + 20).await;
+    queue(&site, &mut committed, 330..350).await;
+    accepted_at_least(&site, sent + 40).await;
+    site.until_true("nothing is due", "SELECT due = 0 FROM sms.health").await;
+    assert_eq!(site.sim_count("accepted").await, sent + 40);
+    let all = set_aside(&site).await;
+    assert_eq!(all + site.counts().await.of("unknown"), 310);
+
+    // Adopting lets none of it go, and a person can.
+    let cli = Cli::with_database(&site.daemon_url);
+    cli.run(&["adopt"]).await.expect(0);
+    site.until_true("it was looked at again", "SELECT open_alarms > 0 FROM sms.health").await;
+    assert_eq!(set_aside(&site).await, all);
+    let code = ["--status", "held", "--code", "failover_uncertain"];
+    cli.run(&[&["retry", "--force"], &code[..]].concat()).await.expect(0);
+    site.until_counts("all have an end", |counts| counts.only(&["accepted", "unknown"])).await;
+    assert_eq!(set_aside(&site).await, 0);
+}
+
 #[tokio::test]
 async fn what_may_have_been_sent_is_not_called_expired() {
     let mut pair = Pair::start(Replication::Asynchronous).await;

@@ -1,16 +1,11 @@
 //! Clocks that step, forwards or back: of a daemon's host, or of PostgreSQL's. Only the wall clock: what counts since the
 //! boot goes on, as it does when somebody sets the clock of a machine.
 
-use std::time::Duration;
-
 use crate::faults::last;
 use crate::random::Random;
 use crate::schedule::{Event, What};
 use crate::support::clock::set_clock;
 use crate::world::World;
-
-/// The library looks at its file once a second.
-const NOTICED: Duration = Duration::from_millis(1200);
 
 pub(super) async fn strike(world: &World, event: &Event) {
     let file = match event.what {
@@ -26,5 +21,4 @@ pub(super) async fn strike(world: &World, event: &Event) {
     set_clock(&file, minutes * 60);
     last(event).await;
     set_clock(&file, 0);
-    tokio::time::sleep(NOTICED).await;
 }
