@@ -12,15 +12,14 @@ FROM (VALUES
     -- 4 is INSERT, 16 is UPDATE.
     ('outbox_ring_insert', true, 'outboxd.ring_if_asleep()', 4),
     ('outbox_ring_update', true, 'outboxd.ring_if_asleep()', 16),
-    ('outbox_defaults_insert', false, 'outboxd.fill_defaults()', 4),
-    ('outbox_defaults_update', false, 'outboxd.fill_defaults()', 16)
+    ('outbox_sound', false, 'outboxd.keep_sound()', 4 + 16)
 ) AS w(name, rings, calls, event)
 LEFT JOIN LATERAL (
     SELECT f.oid, f.tgname, f.tgenabled
     FROM pg_trigger AS f
     WHERE f.tgrelid = to_regclass('sms.outbox')
         AND f.tgfoid = to_regprocedure(w.calls)
-        AND f.tgtype & w.event > 0
+        AND f.tgtype & w.event = w.event
     ORDER BY f.tgenabled IN ('O', 'A') DESC, f.tgname
     LIMIT 1
 ) AS t ON true

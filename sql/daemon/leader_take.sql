@@ -27,7 +27,8 @@ WITH old AS (
     SELECT max(o.created_at) AS created_at
     FROM sms.outbox AS o
     WHERE o.queued
-        AND o.id <= (SELECT n.id FROM newest AS n)
+        -- Plus 0, as in uncertain.
+        AND o.id + 0 <= (SELECT n.id FROM newest AS n)
 )
 UPDATE outboxd.leader AS l
 SET epoch = l.epoch + CASE

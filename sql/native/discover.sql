@@ -23,6 +23,8 @@ SELECT
     o.created_at
 FROM sms.outbox AS o
 WHERE o.queued
+    -- The same, unless the table was filled while its triggers were disabled.
+    AND o.status = 'queued'
     AND o.lane = $1
     AND (o.send_after, o.id) > ($2, $3)
     AND (o.send_after, o.id) <= ($4, $5)

@@ -26,7 +26,8 @@ SELECT
                     AND o.lane = n.lane
                     AND o.send_after <= l.uncertain_due
                     AND o.created_at <= l.uncertain_before
-                    AND o.id <= l.uncertain_id
+                    -- Plus 0: or the planner may walk along the ids, through every row there is.
+                    AND o.id + 0 <= l.uncertain_id
                 LIMIT 1
             ) AS o
         )

@@ -51,7 +51,7 @@ pub struct MissingGrant {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trigger {
     pub name: String,
-    /// Part of the doorbell; the others fill in defaults.
+    /// Part of the doorbell; the other one keeps rows sound.
     pub rings: bool,
     pub exists: bool,
     pub fires: bool,

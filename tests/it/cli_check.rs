@@ -175,19 +175,29 @@ async fn too_many_rights_are_a_warning() {
 #[tokio::test]
 async fn a_disabled_trigger_is_a_warning_unless_it_is_relied_upon() {
     let db = TestDb::create("check_trigger").await;
-    let disable = "ALTER TABLE sms.outbox DISABLE TRIGGER outbox_ring_insert; \
-                   ALTER TABLE sms.outbox DISABLE TRIGGER outbox_defaults_insert";
-    db.client().await.batch_execute(disable).await.unwrap();
+    let client = db.client().await;
+    client.batch_execute("ALTER TABLE sms.outbox DISABLE TRIGGER outbox_ring_insert").await.unwrap();
     let url = db.daemon_url().await;
     let peer = Peer::answering(200, "").await;
     let gateway = v1_gateway("main", &peer.url("/send"));
     let ended = check(&url, "", &gateway).await.expect(0);
     assert_finding(&ended, "doorbell", "warning", "ENABLE TRIGGER outbox_ring_insert;");
-    assert_finding(&ended, "defaults", "warning", "ENABLE TRIGGER outbox_defaults_insert;");
     let ended = check(&url, "", &format!("[queue]\nwake = \"notify\"\n{gateway}")).await.expect(78);
     assert_finding(&ended, "doorbell", "failed", "outbox_ring_insert");
     let ended = check(&url, "", &format!("[queue]\nwake = \"poll\"\n{gateway}")).await.expect(0);
     assert_finding(&ended, "doorbell", "ok", "polled every 5s");
+    for (broken, advice) in [
+        ("ALTER TABLE sms.outbox DISABLE TRIGGER outbox_sound", "ENABLE TRIGGER outbox_sound;"),
+        ("DROP TRIGGER outbox_sound ON sms.outbox", "create outbox_sound as"),
+        (
+            "CREATE TRIGGER half BEFORE INSERT ON sms.outbox FOR EACH ROW EXECUTE FUNCTION outboxd.keep_sound()",
+            "create outbox_sound as",
+        ),
+    ] {
+        client.batch_execute(broken).await.unwrap();
+        let ended = check(&url, "", &gateway).await.expect(78);
+        assert_finding(&ended, "rows", "failed", advice);
+    }
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ mod sim_dialects;
 mod sim_faults;
 mod sim_ledger;
 mod sim_receiver;
+mod sound_rows;
 mod state_machine;
 mod state_walks;
 mod statements;

@@ -226,10 +226,50 @@ async fn everything_in_the_schemas_is_explained() {
 #[tokio::test]
 async fn functions_that_run_as_their_owner_fix_their_search_path_and_belong_to_nobody_else() {
     let client = TestDb::create("definer").await.client().await;
-    let sql = "SELECT p.oid::regprocedure::text FROM pg_proc p \
-               WHERE p.pronamespace IN ('sms'::regnamespace, 'outboxd'::regnamespace) AND p.prosecdef \
-               AND (p.proconfig IS NULL OR NOT 'search_path=pg_catalog, pg_temp' = ANY (p.proconfig) \
-                    OR has_function_privilege('public', p.oid, 'EXECUTE'))";
-    let loose: Vec<String> = client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let sql = "SELECT p.oid::regprocedure::text, p.prosrc, has_function_privilege('public', p.oid, 'EXECUTE'), \
+               coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false) FROM pg_proc p \
+               WHERE p.pronamespace IN ('sms'::regnamespace, 'outboxd'::regnamespace) AND p.prosecdef";
+    let mut loose = Vec::new();
+    let mut by_name = Vec::new();
+    for row in client.query(sql, &[]).await.unwrap() {
+        let (name, source): (String, String) = (row.get(0), row.get(1));
+        let (everybodys, fixed): (bool, bool) = (row.get(2), row.get(3));
+        if everybodys {
+            loose.push(format!("{name} is everybody's"));
+        }
+        if !fixed {
+            let found = found_by_path(&client, &source).await;
+            loose.extend(found.into_iter().map(|word| format!("{name}: {word}")));
+            by_name.push(name);
+        }
+    }
     assert_eq!(loose, Vec::<String>::new());
+    // Called for every row. It says of each operator and function where it is from.
+    assert_eq!(by_name, ["outboxd.keep_sound()"]);
+}
+
+/// Operators and functions in the source of a function that do not say which schema they are from.
+async fn found_by_path(client: &Client, source: &str) -> Vec<String> {
+    let sql = r"SELECT found[1]
+        FROM regexp_replace(
+            $1,
+            '--[^\n]*|''[^'']*''|OPERATOR\(pg_catalog\.[^a-z()]+\)|\(-[0-9]+\)|:=|::pg_catalog\.|USING ERRCODE =[^;]*;',
+            ',',
+            'g'
+        ) AS source,
+        LATERAL regexp_matches(source, '([-+*/<>=~!@#%^&|`?]+|(?:\w+\.)?\w+ *\()', 'g') AS found
+        WHERE found[1] NOT LIKE 'pg\_catalog.%'
+            -- No functions, or none that anybody could put another in place of.
+            AND found[1] !~ '^(IF|AND|OR|NOT|ANY|ALL|coalesce) *\($'";
+    client.query(sql, &[&source]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn what_is_found_by_the_search_path_is_seen() {
+    let client = TestDb::create_empty("by_path").await.client().await;
+    let named = "IF NEW.a OPERATOR(pg_catalog.<>) 'b (= c)' AND (x IS NULL) THEN \
+                 y := pg_catalog.left(coalesce(z, 1), 2); -- a = b";
+    assert_eq!(found_by_path(&client, named).await, Vec::<String>::new());
+    let bare = "IF a = 1 AND left (b, 2) > my.f(c) THEN";
+    assert_eq!(found_by_path(&client, bare).await, ["=", "left (", ">", "my.f("]);
 }

@@ -17,22 +17,18 @@ const COPY: &str = "
     CREATE TABLE sms.outbox (LIKE sms.outbox_old INCLUDING ALL);
     INSERT INTO sms.outbox (id, app, recipient, body, template, language, params, sender, gateway, lane, send_after,
         expires_at, client_ref, status, held, attempts, error_code, error, sent_via, gateway_ref, gateway_message_id,
-        encoding, segments, created_at, sent_at, final_at)
+        encoding, segments, created_at, sent_at, final_at, queued, unresolved)
     SELECT id, app, recipient, body, template, language, params, sender, gateway, lane, send_after,
         expires_at, client_ref, status, held, attempts, error_code, error, sent_via, gateway_ref, gateway_message_id,
-        encoding, segments, created_at, sent_at, final_at
+        encoding, segments, created_at, sent_at, final_at, queued, unresolved
     FROM sms.outbox_old;
     SELECT setval(pg_get_serial_sequence('sms.outbox', 'id'), (SELECT max(id) FROM sms.outbox));
     CREATE OR REPLACE VIEW sms.health AS THE_VIEW;
     DROP TABLE sms.outbox_old;
     GRANT SELECT, INSERT, UPDATE ON sms.outbox TO outboxd_daemon;
     GRANT SELECT ON sms.outbox TO outboxd_operator;
-    CREATE TRIGGER outbox_defaults_insert BEFORE INSERT ON sms.outbox FOR EACH ROW
-        WHEN (NEW.id IS NULL OR NEW.app IS NULL OR NEW.lane IS NULL OR NEW.send_after IS NULL)
-        EXECUTE FUNCTION outboxd.fill_defaults();
-    CREATE TRIGGER outbox_defaults_update BEFORE UPDATE OF lane, send_after ON sms.outbox FOR EACH ROW
-        WHEN (NEW.lane IS NULL OR NEW.send_after IS NULL)
-        EXECUTE FUNCTION outboxd.fill_defaults();
+    CREATE TRIGGER outbox_sound BEFORE INSERT OR UPDATE ON sms.outbox FOR EACH ROW
+        EXECUTE FUNCTION outboxd.keep_sound();
     CREATE TRIGGER outbox_ring_insert AFTER INSERT ON sms.outbox FOR EACH STATEMENT
         EXECUTE FUNCTION outboxd.ring_if_asleep();
     CREATE TRIGGER outbox_ring_update AFTER UPDATE ON sms.outbox FOR EACH STATEMENT

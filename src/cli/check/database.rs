@@ -303,15 +303,16 @@ async fn triggers(config: &Config, server: &Server, store: &Store) -> Vec<Findin
         let detail = format!("not used: nothing rings through the pooler; the table is polled every {poll}");
         Finding::ok("doorbell", detail)
     }];
-    let defaults = silent(false);
-    if !defaults.is_empty() {
-        findings.push(Finding::warning(
-            "defaults",
+    let sound = silent(false);
+    if !sound.is_empty() {
+        findings.push(Finding::wrong(
+            "rows",
             format!(
-                "trigger {} is disabled or missing: an INSERT with NULL in a column fails",
-                names(&defaults)
+                "trigger {} is disabled or missing: whether a row waits (column queued) does not follow from its status \
+                 any more, and rows that cannot be sent are taken",
+                names(&sound)
             ),
-            enable(&defaults),
+            enable(&sound),
         ));
     }
     findings
