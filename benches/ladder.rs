@@ -275,7 +275,8 @@ async fn record(
     under_way: &Semaphore,
 ) {
     let plain = "WITH finished AS (DELETE FROM outboxd.wave WHERE epoch = $3 AND seq = ANY ($4)) \
-                 UPDATE sms.outbox AS o SET status = 'accepted', attempts = 1, gateway_ref = r.reference, sent_at = now() \
+                 UPDATE sms.outbox AS o SET status = 'accepted', queued = false, attempts = 1, gateway_ref = r.reference, \
+                     sent_at = now() \
                  FROM unnest($1::bigint[], $2::text[]) AS r(id, reference) WHERE o.id = r.id AND o.status = 'queued'";
     let sql = if rung == Rung::Row { plain } else { RECORD.sql };
     let update = client.prepare(sql).await.unwrap();
