@@ -182,9 +182,9 @@ impl Site {
         for first in (self.finished + 1..=rows).step_by(STEP as usize) {
             let last = (first + STEP - 1).min(rows);
             self.run(&format!(
-                "INSERT INTO sms.outbox (app, recipient, body, status, attempts, gateway_ref, encoding, segments, sent_via, \
+                "INSERT INTO sms.outbox (app, recipient, body, status, queued, attempts, gateway_ref, encoding, segments, sent_via, \
                      created_at, send_after, sent_at, final_at) \
-                 SELECT 'shop', '08' || (50000000 + n), {TEXT}, 'delivered', 1, 'o' || n || '-1-bench', 'gsm7', 1, 'main', \
+                 SELECT 'shop', '08' || (50000000 + n), {TEXT}, 'delivered', false, 1, 'o' || n || '-1-bench', 'gsm7', 1, 'main', \
                      now() - interval '9 days', now() - interval '9 days', now() - interval '9 days', now() - interval '8 days' \
                  FROM generate_series({first}, {last}) AS n"
             ))
