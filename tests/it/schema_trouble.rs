@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_postgres::Client;
 
 use crate::support::books::Committed;
 use crate::support::cli::Cli;
 use crate::support::daemon::Daemon;
+use crate::support::postgres::connect;
 use crate::support::site::{LIMIT, Lines, Site};
 
 const EIGHT_AT_ONCE: Lines<'_> = Lines { queue: "", gateway: "concurrency = 8", more: "", receipts: false };
@@ -32,18 +32,21 @@ struct Mistake<'a> {
     status: &'a str,
 }
 
-/// An application that goes on inserting, and remembers what was committed: some inserts may be refused meanwhile.
+/// An application that goes on inserting, and remembers what was committed: some inserts may be refused meanwhile. Then it
+/// connects anew, for in an open session PL/pgSQL insists on the types of columns that it has seen.
 struct Load {
     stop: Arc<AtomicBool>,
     inserting: JoinHandle<Vec<String>>,
 }
 
 impl Load {
-    fn start(client: Client) -> Load {
+    fn start(url: String) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let inserting = tokio::spawn(async move {
             let mut committed = Vec::new();
+            let config = url.parse().unwrap();
+            let mut client = connect(&config).await;
             let mut pace = tokio::time::interval(Duration::from_millis(10));
             let sql = "INSERT INTO sms.outbox (recipient, body) VALUES ('+353871234567', $1)";
             for n in 0.. {
@@ -52,8 +55,9 @@ impl Load {
                     break;
                 }
                 let text = format!("text {n}");
-                if client.execute(sql, &[&text]).await.is_ok() {
-                    committed.push(text);
+                match client.execute(sql, &[&text]).await {
+                    Ok(_) => committed.push(text),
+                    Err(_) => client = connect(&config).await,
                 }
             }
             committed
@@ -78,7 +82,7 @@ fn lines(daemon: &Daemon) -> usize {
 async fn survives(hint: &str, mistake: Mistake<'_>) {
     let site = Site::new(hint).await;
     let daemon = site.daemon(EIGHT_AT_ONCE).await;
-    let load = Load::start(site.db.client().await);
+    let load = Load::start(site.db.url());
     site.sim_reaches("accepted=20").await;
     site.freeze().await;
     site.sim_reaches("frozen=8").await;
