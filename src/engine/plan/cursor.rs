@@ -1,10 +1,10 @@
 //! Where a lane has been read up to, and how what appears behind that place is found.
 //!
 //! Rows appear behind the watermark: transactions that commit late, retries, schedules, edits, replicated rows. Reading
-//! from the start finds them all, and is done at every look while one cheap page does it. When it does not (a forgotten
-//! transaction pins a million dead index entries, a stopped gateway leaves a million rows), windows of growing length
-//! behind the present are read, page by page, each resting after a page for twenty times of what it cost; the longest
-//! one reaches back to the start. The short ones find a late commit within milliseconds, the long one finds everything,
+//! from the start finds them all, and is done at every look while one quick page does it, or after what is ahead while
+//! one cheap page does. When it does not (a forgotten transaction pins a million dead index entries, a stopped gateway
+//! leaves a million rows), windows of growing length behind the present are read, page by page, each resting after a page
+//! for twenty times of what it cost; the longest one reaches back to the start. The short ones find a late commit within milliseconds, the long one finds everything,
 //! and none takes more than a twentieth of the time. All that reach back beyond an old queue walk through the same rows:
 //! of those only the longest is read.
 //!
@@ -20,6 +20,9 @@ use crate::engine::plan::lately::ReadNumber;
 use crate::engine::plan::{GatewayIndex, PageEnd};
 use crate::message::{Lane, Position};
 
+/// Below this, one read from the start finds what is new as well. Above it, what is new is read first: after a drain each
+/// read from the start steps over the index entries of rows that have left, until VACUUM has been there.
+const QUICK: Duration = Duration::from_micros(500);
 /// Reading from the start is cheap below this.
 const CHEAP: Duration = Duration::from_millis(2);
 /// A window whose page costs more is read beside the others.
@@ -27,6 +30,8 @@ const COSTLY: Duration = Duration::from_millis(5);
 /// A window rests so many times longer than its page took, and at least so long.
 const REST_FACTOR: u32 = 20;
 const REST_MIN: Duration = Duration::from_millis(10);
+/// What was found ahead is given so long to leave before the looks behind take the cores from it.
+const GIVE_WAY: Duration = Duration::from_millis(4);
 /// Windows behind the present; the last reaches back to the start.
 const WINDOWS: [Option<Duration>; 6] = [
     Some(Duration::from_millis(250)),
@@ -104,6 +109,8 @@ pub(super) struct Cursor {
     windows: [Window; WINDOWS.len()],
     /// So that reading ahead and looking behind take turns.
     ahead_last: bool,
+    /// Looks behind have been put off, and none has been since: what comes fast must not keep them off for good.
+    gave_way: bool,
     database_clock: Option<(i64, Moment)>,
 }
 
@@ -174,6 +181,7 @@ impl Default for Cursor {
             again: None,
             windows: [Window::NEW; WINDOWS.len()],
             ahead_last: false,
+            gave_way: false,
             database_clock: None,
         }
     }
@@ -246,6 +254,7 @@ impl Cursor {
             && !self.more
             && few_held
             && self.whole_is_cheap()
+            && whole.cost < QUICK
             && whole.after.is_none()
             && whole.rests_until <= now
         {
@@ -305,6 +314,12 @@ impl Cursor {
             ReadKind::Forward => {
                 self.watermark = self.watermark.max(reached);
                 self.more = page.full;
+                if page.last.is_some() && !page.full && !self.gave_way {
+                    self.gave_way = true;
+                    for window in &mut self.windows {
+                        window.rests_until = window.rests_until.max(now + GIVE_WAY);
+                    }
+                }
             }
             ReadKind::Whole => {
                 let short = page.full && reached < self.watermark;
@@ -386,6 +401,7 @@ impl Cursor {
     }
 
     fn window_page(&mut self, window: usize, now: Moment) -> Span {
+        self.gave_way = false;
         let start = self.window_start(window, now);
         let state = &mut self.windows[window];
         let after = state.after.take().unwrap_or_else(|| {

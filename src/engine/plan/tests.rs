@@ -107,6 +107,42 @@ fn while_it_is_cheap_every_wake_reads_from_the_start_once() {
 }
 
 #[test]
+fn what_is_found_ahead_leaves_before_looks_behind_take_the_cores_but_never_keeps_them_off() {
+    let mut plan = plan(1, 8, 2000);
+    // More than one page from the start: it is not read at once.
+    let slow = Duration::from_millis(1);
+    let answer = |plan: &mut Plan, read: &Read, found: Option<i64>, now| {
+        let last = found.map(|id| place(id, id));
+        plan.page_read(read, PageEnd { last, full: false, cost: slow }, now);
+    };
+    let first = reads_of(&mut plan, Lane::Normal, at(0)).remove(0);
+    answer(&mut plan, &first, Some(1), at(0));
+
+    plan.wake();
+    let ahead = reads_of(&mut plan, Lane::Normal, at(1000)).remove(0);
+    assert_eq!(ahead.kind, ReadKind::Forward);
+    answer(&mut plan, &ahead, Some(2), at(1001));
+    assert!(reads_of(&mut plan, Lane::Normal, at(1002)).is_empty(), "the row that was found is on its way");
+    assert_eq!(plan.next_at(at(1002)), Some(at(1005)));
+    let behind = reads_of(&mut plan, Lane::Normal, at(1005)).remove(0);
+    assert_eq!((behind.kind, behind.after), (ReadKind::Behind(5), Position::START));
+    answer(&mut plan, &behind, None, at(1006));
+
+    // Rows come every millisecond.
+    let mut behind = 0;
+    for now in 2000..2300 {
+        plan.wake();
+        for read in reads_of(&mut plan, Lane::Normal, at(now)) {
+            let ahead = read.kind == ReadKind::Forward;
+            behind += usize::from(!ahead);
+            answer(&mut plan, &read, ahead.then_some(i64::try_from(now).unwrap()), at(now));
+        }
+    }
+    // Each rests for twenty milliseconds.
+    assert!((10..=15).contains(&behind), "{behind} looks behind in 300 ms");
+}
+
+#[test]
 fn a_ring_during_a_read_from_the_start_is_not_lost() {
     let mut plan = plan(1, 8, 2000);
     let first = reads_of(&mut plan, Lane::Normal, at(0)).remove(0);
