@@ -1,14 +1,14 @@
 -- outboxd: check_grants
--- What the daemon needs and the connected role may not do, and what everybody needs who inserts. Objects that do not
--- exist are left out: that is the schema's fault.
--- Columns: object, privilege, whether everybody needs it boolean.
+-- What the daemon needs and the connected role may not do. Objects that do not exist are left out: that is the schema's
+-- fault.
+-- Columns: object, privilege.
 -- Locks: none. Needs no privilege. Called by outboxd check.
-SELECT 'schema ' || n.nspname, 'USAGE', false
+SELECT 'schema ' || n.nspname, 'USAGE'
 FROM pg_namespace AS n
 WHERE n.nspname IN ('sms', 'outboxd')
     AND NOT has_schema_privilege(n.oid, 'USAGE')
 UNION ALL
-SELECT w.schema_name || '.' || w.object, p.privilege, false
+SELECT w.schema_name || '.' || w.object, p.privilege
 FROM (VALUES
     ('sms', 'outbox', '{SELECT,INSERT,UPDATE}'::text[]),
     ('sms', 'template', '{SELECT}'),
@@ -34,7 +34,7 @@ WHERE NOT CASE c.relkind
     ELSE has_table_privilege(c.oid, p.privilege)
 END
 UNION ALL
-SELECT n.nspname || '.' || f.proname || '()', 'EXECUTE', false
+SELECT n.nspname || '.' || f.proname || '()', 'EXECUTE'
 FROM pg_proc AS f
 JOIN pg_namespace AS n ON n.oid = f.pronamespace
 WHERE (n.nspname, f.proname) IN (
@@ -42,12 +42,4 @@ WHERE (n.nspname, f.proname) IN (
         ('outboxd', 'auto_reply')
     )
     AND NOT has_function_privilege(f.oid, 'EXECUTE')
-UNION ALL
--- The doorbell's WHEN clause asks with the rights of whoever inserts: without this, no application could.
-SELECT 'outboxd.register', 'SELECT', true
-FROM pg_class AS c
-JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = 'outboxd'
-    AND c.relname = 'register'
-    AND NOT has_sequence_privilege('public', c.oid, 'SELECT')
 ORDER BY 1, 2

@@ -23,8 +23,9 @@ SELECT
     o.created_at
 FROM sms.outbox AS o
 WHERE o.queued
-    -- The same, unless the table was filled while its triggers were disabled.
+    -- The same, unless the row was written while no trigger fired.
     AND o.status = 'queued'
+    AND NOT o.held
     AND o.lane = $1
     AND (o.send_after, o.id) > ($2, $3)
     AND (o.send_after, o.id) <= ($4, $5)

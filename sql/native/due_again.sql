@@ -12,6 +12,7 @@ FROM (
         SELECT e.id
         FROM sms.outbox AS e
         WHERE e.queued
+            AND e.status = 'queued'
             AND e.lane = l.lane
             AND e.send_after > now()
             AND e.send_after <= to_timestamp($1::bigint / 1000000.0)

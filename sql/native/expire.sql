@@ -18,6 +18,9 @@ FROM (
     FROM sms.outbox AS e
     CROSS JOIN outboxd.leader AS l
     WHERE e.queued
+        -- As in discover.
+        AND e.status = 'queued'
+        AND NOT e.held
         AND e.expires_at IS NOT NULL
         AND e.expires_at < now() - make_interval(secs => $1)
         AND e.id <> ALL ($2::bigint[])

@@ -23,6 +23,7 @@ SELECT
                 SELECT
                 FROM sms.outbox AS o
                 WHERE o.queued
+                    AND o.status = 'queued'
                     AND o.lane = n.lane
                     AND o.send_after <= l.uncertain_due
                     AND o.created_at <= l.uncertain_before

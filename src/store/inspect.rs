@@ -44,17 +44,24 @@ pub struct RoleStanding {
 pub struct MissingGrant {
     pub object: String,
     pub privilege: String,
-    /// Not the daemon alone: whoever inserts.
-    pub to_everybody: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trigger {
     pub name: String,
-    /// Part of the doorbell; the other one keeps rows sound.
-    pub rings: bool,
+    pub part: TriggerPart,
     pub exists: bool,
     pub fires: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TriggerPart {
+    /// Of the doorbell.
+    Doorbell,
+    /// Keeps rows sound.
+    Sound,
+    /// The site's own, which may change a row after that.
+    Later,
 }
 
 /// Somebody who may still look at an old state of the database, so that its dead rows stay.
@@ -172,7 +179,6 @@ impl Store {
                 Ok(MissingGrant {
                     object: column(CHECK_GRANTS, row, 0)?,
                     privilege: column(CHECK_GRANTS, row, 1)?,
-                    to_everybody: column(CHECK_GRANTS, row, 2)?,
                 })
             })
             .collect()
@@ -182,9 +188,14 @@ impl Store {
         let rows = self.query(CHECK_TRIGGERS, &[]).await?;
         rows.iter()
             .map(|row| {
+                let part: String = column(CHECK_TRIGGERS, row, 1)?;
                 Ok(Trigger {
                     name: column(CHECK_TRIGGERS, row, 0)?,
-                    rings: column(CHECK_TRIGGERS, row, 1)?,
+                    part: match part.as_str() {
+                        "doorbell" => TriggerPart::Doorbell,
+                        "sound" => TriggerPart::Sound,
+                        _ => TriggerPart::Later,
+                    },
                     exists: column(CHECK_TRIGGERS, row, 2)?,
                     fires: column(CHECK_TRIGGERS, row, 3)?,
                 })

@@ -118,8 +118,7 @@ async fn a_missing_privilege_is_named_with_the_statement_that_gives_it() {
     let db = TestDb::create("check_grant").await;
     let revoke = "REVOKE UPDATE ON sms.outbox FROM outboxd_daemon; \
                   REVOKE UPDATE ON SEQUENCE outboxd.register FROM outboxd_daemon; \
-                  REVOKE EXECUTE ON FUNCTION sms.hold(text) FROM outboxd_daemon; \
-                  REVOKE SELECT ON SEQUENCE outboxd.register FROM PUBLIC";
+                  REVOKE EXECUTE ON FUNCTION sms.hold(text) FROM outboxd_daemon";
     let client = db.client().await;
     client.batch_execute(revoke).await.unwrap();
     let url = db.daemon_url().await;
@@ -127,7 +126,7 @@ async fn a_missing_privilege_is_named_with_the_statement_that_gives_it() {
     let gateway = v1_gateway("main", &peer.url("/send"));
     let ended = check(&url, "", &gateway).await.expect(78);
     assert_finding(&ended, "grants", "failed", "UPDATE on sms.outbox");
-    assert_finding(&ended, "grants", "failed", "whoever inserts lacks SELECT on outboxd.register");
+    assert_finding(&ended, "grants", "failed", "UPDATE on outboxd.register");
     let advice = finding(&ended, "grants").1;
     let (_, statements) = advice.split_once("as the owner: ").unwrap();
     client.batch_execute(statements).await.unwrap();
@@ -187,17 +186,34 @@ async fn a_disabled_trigger_is_a_warning_unless_it_is_relied_upon() {
     let ended = check(&url, "", &format!("[queue]\nwake = \"poll\"\n{gateway}")).await.expect(0);
     assert_finding(&ended, "doorbell", "ok", "polled every 5s");
     for (broken, advice) in [
-        ("ALTER TABLE sms.outbox DISABLE TRIGGER outbox_sound", "ENABLE TRIGGER outbox_sound;"),
-        ("DROP TRIGGER outbox_sound ON sms.outbox", "create outbox_sound as"),
+        ("ALTER TABLE sms.outbox DISABLE TRIGGER zzz_outbox_sound", "ENABLE TRIGGER zzz_outbox_sound;"),
+        ("DROP TRIGGER zzz_outbox_sound ON sms.outbox", "create zzz_outbox_sound as"),
         (
             "CREATE TRIGGER half BEFORE INSERT ON sms.outbox FOR EACH ROW EXECUTE FUNCTION outboxd.keep_sound()",
-            "create outbox_sound as",
+            "create zzz_outbox_sound as",
         ),
     ] {
         client.batch_execute(broken).await.unwrap();
         let ended = check(&url, "", &gateway).await.expect(78);
         assert_finding(&ended, "rows", "failed", advice);
     }
+    client
+        .batch_execute(
+            "CREATE FUNCTION public.late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
+             CREATE TRIGGER early BEFORE INSERT ON sms.outbox FOR EACH ROW EXECUTE FUNCTION public.late(); \
+             CREATE TRIGGER late AFTER INSERT ON sms.outbox FOR EACH ROW EXECUTE FUNCTION public.late(); \
+             DROP TRIGGER half ON sms.outbox; \
+             CREATE TRIGGER half BEFORE INSERT OR UPDATE ON sms.outbox FOR EACH ROW \
+             EXECUTE FUNCTION outboxd.keep_sound()",
+        )
+        .await
+        .unwrap();
+    let ended = check(&url, "", &gateway).await.expect(0);
+    assert!(!ended.stdout.contains("rows"), "{}", ended.stdout);
+    let late = "CREATE TRIGGER kept BEFORE INSERT ON sms.outbox FOR EACH ROW EXECUTE FUNCTION public.late()";
+    client.batch_execute(late).await.unwrap();
+    let ended = check(&url, "", &gateway).await.expect(0);
+    assert_finding(&ended, "rows", "warning", "ALTER TRIGGER kept ON sms.outbox RENAME TO a_kept;");
 }
 
 #[tokio::test]

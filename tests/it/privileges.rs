@@ -244,11 +244,12 @@ async fn functions_that_run_as_their_owner_fix_their_search_path_and_belong_to_n
         }
     }
     assert_eq!(loose, Vec::<String>::new());
-    // Called for every row. It says of each operator and function where it is from.
-    assert_eq!(by_name, ["outboxd.keep_sound()"]);
+    // Called for every row or statement. They say of each operator, function and type where it is from.
+    by_name.sort();
+    assert_eq!(by_name, ["outboxd.keep_sound()", "outboxd.ring_if_asleep()"]);
 }
 
-/// Operators and functions in the source of a function that do not say which schema they are from.
+/// Operators, functions and types in the source of a function that do not say which schema they are from.
 async fn found_by_path(client: &Client, source: &str) -> Vec<String> {
     let sql = r"SELECT found[1]
         FROM regexp_replace(
@@ -260,7 +261,16 @@ async fn found_by_path(client: &Client, source: &str) -> Vec<String> {
         LATERAL regexp_matches(source, '([-+*/<>=~!@#%^&|`?]+|(?:\w+\.)?\w+ *\()', 'g') AS found
         WHERE found[1] NOT LIKE 'pg\_catalog.%'
             -- No functions, or none that anybody could put another in place of.
-            AND found[1] !~ '^(IF|AND|OR|NOT|ANY|ALL|coalesce) *\($'";
+            AND found[1] !~ '^(IF|AND|OR|NOT|ANY|ALL|coalesce|extract) *\($'
+        UNION ALL
+        SELECT found[1]
+        FROM regexp_matches(substring($1 FROM '^\s*DECLARE(.*?)\sBEGIN\s'), '\w+\s+([\w.]+)[^;]*;', 'g') AS found
+        -- Words of the grammar.
+        WHERE found[1] !~ '^(pg_catalog\.\w+|boolean|bigint|integer)$'
+        UNION ALL
+        SELECT found[1]
+        FROM regexp_matches($1, '::\s*([\w.]+)', 'g') AS found
+        WHERE found[1] !~ '^(pg_catalog\.\w+|boolean|bigint|integer)$'";
     client.query(sql, &[&source]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
@@ -272,4 +282,7 @@ async fn what_is_found_by_the_search_path_is_seen() {
     assert_eq!(found_by_path(&client, named).await, Vec::<String>::new());
     let bare = "IF a = 1 AND left (b, 2) > my.f(c) THEN";
     assert_eq!(found_by_path(&client, bare).await, ["=", "left (", ">", "my.f("]);
+    let typed = " DECLARE a boolean; b text := 'x'; c pg_catalog.text; d my.kind; BEGIN e := '1'::regclass, \
+                 '2'::pg_catalog.regclass, 3::bigint; END";
+    assert_eq!(found_by_path(&client, typed).await, ["text", "my.kind", "regclass"]);
 }

@@ -1,9 +1,13 @@
 //! What a row of the outbox must be like, whoever writes it and however: NULLs get their defaults, `queued` and
 //! `unresolved` follow from the status, and what cannot be is refused with a reason.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 
+use crate::support::books::Committed;
 use crate::support::postgres::{TestDb, in_full};
+use crate::support::site::{Lines, Site};
 
 /// Statements that are refused, the rule that they break, and what is said.
 const REFUSED: [(&str, &str, &str); 11] = [
@@ -122,7 +126,63 @@ async fn whether_a_row_waits_follows_from_its_status_however_it_is_written() {
     }
 }
 
-/// The function runs with the rights of the table's owner, and with the search_path of whoever inserts.
+/// Whatever they are called: PostgreSQL fires triggers in the order of their names.
+#[tokio::test]
+async fn what_a_trigger_of_the_site_makes_of_a_row_is_looked_at_as_well() {
+    let db = TestDb::create("site_trigger").await;
+    let client = db.client().await;
+    let trigger = |then: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION public.review() RETURNS trigger LANGUAGE plpgsql \
+             AS 'BEGIN {then} RETURN NEW; END'; \
+             CREATE OR REPLACE TRIGGER sms_review BEFORE INSERT ON sms.outbox FOR EACH ROW EXECUTE FUNCTION public.review()"
+        )
+    };
+    let insert = "TRUNCATE sms.outbox; INSERT INTO sms.outbox (recipient, body) VALUES ('1', 'x')";
+    client.batch_execute(&trigger("NEW.held := true;")).await.unwrap();
+    client.batch_execute(insert).await.unwrap();
+    assert_eq!(waits(&client).await, (false, false), "it is held");
+    client
+        .batch_execute(&trigger("NEW.status := ''cancelled''; NEW.final_at := now(); NEW.queued := NULL;"))
+        .await
+        .unwrap();
+    client.batch_execute(insert).await.unwrap();
+    assert_eq!(waits(&client).await, (false, false), "it is cancelled");
+    client.batch_execute(&trigger("NEW.lane := ''Urgent'';")).await.unwrap();
+    let error = client.batch_execute(insert).await.expect_err("there is no such lane");
+    assert!(in_full(&error).contains("not 'Urgent'"), "{}", in_full(&error));
+}
+
+/// Where rows were written while no trigger fired, `queued` may say what is not so.
+#[tokio::test]
+async fn a_row_that_only_seems_to_wait_is_left_as_it_is() {
+    let site = Site::new("seems_to_wait").await;
+    site.run(
+        "ALTER TABLE sms.outbox DISABLE TRIGGER ALL; \
+         INSERT INTO sms.outbox (recipient, body, held) VALUES ('0871234567', 'held', true); \
+         INSERT INTO sms.outbox (recipient, body, held, expires_at) \
+         VALUES ('0871234567', 'held and over', true, now() - interval '1 day'); \
+         INSERT INTO sms.outbox (recipient, body, status, sent_at, attempts, gateway_ref, sent_via, expires_at) \
+         VALUES ('0871234567', 'sent', 'accepted', now(), 1, 'A-B-1', 'main', now() - interval '1 day'); \
+         ALTER TABLE sms.outbox ENABLE TRIGGER ALL",
+    )
+    .await;
+    let as_they_are = "SELECT count(*) FROM sms.outbox \
+                       WHERE queued AND final_at IS NULL AND (held OR status = 'accepted') AND body NOT LIKE 'text%'";
+    let database = outboxd::config::connection(&site.db.daemon_url().await).unwrap();
+    let store = outboxd::store::Store::open(&database).unwrap();
+    assert_eq!(store.expire(Duration::ZERO, &[]).await.unwrap(), []);
+    let daemon = site.daemon(Lines::default()).await;
+    let mut committed = Committed::default();
+    site.queue_texts(&mut committed, "text", 2).await;
+    site.until_counts("two are sent", |counts| counts.of("accepted") == 3).await;
+    // It would not, if they went round and round.
+    site.until_asleep(&daemon).await;
+    assert_eq!(site.number(as_they_are).await, 3);
+    assert_eq!(site.sim_count("accepted").await, 2);
+}
+
+/// The functions run with the rights of the table's owner, and with the search_path of whoever inserts.
 #[tokio::test]
 async fn operators_of_an_application_are_not_asked_whether_its_row_is_sound() {
     let db = TestDb::create("bent").await;
@@ -147,6 +207,9 @@ async fn operators_of_an_application_are_not_asked_whether_its_row_is_sound() {
         (">", "timestamptz", "timestamptz"),
         ("=", "timestamptz", "timestamptz"),
         ("=", "bigint", "numeric"),
+        ("<", "bigint", "integer"),
+        (">", "bigint", "bigint"),
+        ("*", "numeric", "integer"),
     ] {
         bend.push_str(&format!(
             "CREATE OR REPLACE FUNCTION bent.yes(a {left}, b {right}) RETURNS boolean LANGUAGE plpgsql \
@@ -155,6 +218,23 @@ async fn operators_of_an_application_are_not_asked_whether_its_row_is_sound() {
         ));
     }
     shop.batch_execute(&bend).await.unwrap();
+    // A sleeping daemon is rung.
+    client
+        .batch_execute(
+            "SELECT setval('outboxd.register', -(extract(epoch FROM now() + interval '1 h') * 1000000)::bigint)",
+        )
+        .await
+        .unwrap();
+    // Types are looked for in the temporary schema before any other.
+    for base in ["text", "int8", "bool", "regclass", "timestamptz", "numeric"] {
+        shop.batch_execute(&format!(
+            "CREATE FUNCTION pg_temp.seen(a pg_catalog.{base}) RETURNS pg_catalog.bool LANGUAGE plpgsql \
+             AS 'BEGIN INSERT INTO bent.asked VALUES (current_user); RETURN true; END'; \
+             CREATE DOMAIN pg_temp.{base} AS pg_catalog.{base} CHECK (pg_temp.seen(VALUE))"
+        ))
+        .await
+        .unwrap_or_else(|error| panic!("{base}: {}", in_full(&error)));
+    }
     shop.batch_execute("SET search_path = bent, pg_catalog").await.unwrap();
     let insert = |lane: &str, send_after: &str| {
         format!(

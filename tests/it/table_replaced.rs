@@ -27,7 +27,7 @@ const COPY: &str = "
     DROP TABLE sms.outbox_old;
     GRANT SELECT, INSERT, UPDATE ON sms.outbox TO outboxd_daemon;
     GRANT SELECT ON sms.outbox TO outboxd_operator;
-    CREATE TRIGGER outbox_sound BEFORE INSERT OR UPDATE ON sms.outbox FOR EACH ROW
+    CREATE TRIGGER zzz_outbox_sound BEFORE INSERT OR UPDATE ON sms.outbox FOR EACH ROW
         EXECUTE FUNCTION outboxd.keep_sound();
     CREATE TRIGGER outbox_ring_insert AFTER INSERT ON sms.outbox FOR EACH STATEMENT
         EXECUTE FUNCTION outboxd.ring_if_asleep();

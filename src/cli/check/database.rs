@@ -10,7 +10,7 @@ use crate::clock;
 use crate::compose::Templates;
 use crate::config::{Config, Queue, Wake};
 use crate::engine::failover::{self, Judgement};
-use crate::store::inspect::{MissingGrant, Server, Trigger};
+use crate::store::inspect::{MissingGrant, Server, Trigger, TriggerPart};
 use crate::store::migrate::SchemaState;
 use crate::store::status::{GatewayStatus, StatusReport};
 use crate::store::{Store, StoreError};
@@ -246,25 +246,20 @@ fn grants_of(server: &Server, missing: &[MissingGrant], sees_rows: bool) -> Find
         return Finding::wrong("grants", detail, grant_daemon_role(server));
     }
     if !missing.is_empty() {
-        let mut by_object: BTreeMap<(&str, bool), Vec<&str>> = BTreeMap::new();
+        let mut by_object: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for grant in missing {
-            by_object.entry((&grant.object, grant.to_everybody)).or_default().push(&grant.privilege);
+            by_object.entry(&grant.object).or_default().push(&grant.privilege);
         }
         let (mut listed, mut commands) = (Vec::new(), Vec::new());
-        for ((object, to_everybody), privileges) in by_object {
+        for (object, privileges) in by_object {
             let privileges = privileges.join(", ");
-            let (who, role) = if to_everybody {
-                ("whoever inserts", "PUBLIC")
-            } else {
-                (server.user.as_str(), "outboxd_daemon")
-            };
-            listed.push(format!("{who} lacks {privileges} on {object}"));
+            listed.push(format!("{} lacks {privileges} on {object}", server.user));
             let object = match (privileges.as_str(), object) {
                 ("EXECUTE", function) => format!("FUNCTION {}", function.trim_end_matches("()")),
                 (_, "outboxd.register") => format!("SEQUENCE {object}"),
                 _ => object.to_owned(),
             };
-            commands.push(format!("GRANT {privileges} ON {object} TO {role};"));
+            commands.push(format!("GRANT {privileges} ON {object} TO outboxd_daemon;"));
         }
         return Finding::wrong("grants", listed.join("; "), format!("as the owner: {}", commands.join(" ")));
     }
@@ -294,16 +289,16 @@ async fn triggers(config: &Config, server: &Server, store: &Store) -> Vec<Findin
         Ok(triggers) => triggers,
         Err(error) => return vec![unexpected("doorbell", &error)],
     };
-    let silent =
-        |rings: bool| -> Vec<&Trigger> { triggers.iter().filter(|t| t.rings == rings && !t.fires).collect() };
+    let of = |part| triggers.iter().filter(move |trigger| trigger.part == part);
+    let silent = |part| -> Vec<&Trigger> { of(part).filter(|trigger| !trigger.fires).collect() };
     let mut findings = vec![if config.database.sessions().is_some() {
-        doorbell(&config.queue, server, &silent(true))
+        doorbell(&config.queue, server, &silent(TriggerPart::Doorbell))
     } else {
         let poll = humantime::format_duration(config.queue.poll_interval);
         let detail = format!("not used: nothing rings through the pooler; the table is polled every {poll}");
         Finding::ok("doorbell", detail)
     }];
-    let sound = silent(false);
+    let sound = silent(TriggerPart::Sound);
     if !sound.is_empty() {
         findings.push(Finding::wrong(
             "rows",
@@ -313,6 +308,16 @@ async fn triggers(config: &Config, server: &Server, store: &Store) -> Vec<Findin
                 names(&sound)
             ),
             enable(&sound),
+        ));
+    }
+    for Trigger { name, .. } in of(TriggerPart::Later) {
+        findings.push(Finding::warning(
+            "rows",
+            format!(
+                "trigger {name} runs after the one that keeps rows sound: what it changes is not looked at, and a row may \
+                 be neither sent nor refused"
+            ),
+            format!("as the owner: ALTER TRIGGER {name} ON sms.outbox RENAME TO a_{name};"),
         ));
     }
     findings
