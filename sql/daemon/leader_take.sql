@@ -46,13 +46,17 @@ SET epoch = l.epoch + CASE
     held_reason = coalesce($4::text, l.held_reason),
     held_by = CASE WHEN $4::text IS NOT NULL THEN $1 ELSE l.held_by END,
     held_at = CASE WHEN $4::text IS NOT NULL THEN now() ELSE l.held_at END,
-    uncertain_id = CASE WHEN $5 THEN (SELECT coalesce(n.id, 0) FROM newest AS n) ELSE l.uncertain_id END,
+    -- Of two failovers that are not settled, what either made uncertain.
+    uncertain_id = CASE WHEN $5 THEN greatest((SELECT coalesce(n.id, 0) FROM newest AS n), l.uncertain_id) ELSE l.uncertain_id END,
     uncertain_before = CASE
-        WHEN $5 THEN greatest((SELECT p.clock FROM old AS p), (SELECT m.created_at FROM latest AS m))
+        WHEN $5 THEN greatest((SELECT p.clock FROM old AS p), (SELECT m.created_at FROM latest AS m), l.uncertain_before)
         ELSE l.uncertain_before
     END,
     uncertain_due = CASE WHEN $5 THEN 'infinity' ELSE l.uncertain_due END,
-    uncertain_since = CASE WHEN $5 THEN greatest(now(), (SELECT p.clock FROM old AS p)) ELSE l.uncertain_since END,
+    uncertain_since = CASE
+        WHEN $5 THEN greatest(now(), (SELECT p.clock FROM old AS p), l.uncertain_since)
+        ELSE l.uncertain_since
+    END,
     -- Nobody, if an earlier failover is not settled either: that one of the two speaks would not do.
     uncertain_leader = CASE
         WHEN NOT $5 THEN l.uncertain_leader

@@ -39,6 +39,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     before sms.outbox%ROWTYPE;
+    -- Read once: another failover must not come between the question and the answer.
+    uncertain_due timestamptz := (SELECT l.uncertain_due FROM outboxd.leader AS l);
 BEGIN
     SELECT o.* INTO before FROM sms.outbox AS o
     WHERE o.id = message_id AND outboxd.may_touch(o.app)
@@ -57,7 +59,7 @@ BEGIN
                 USING HINT = 'Find out first. sms.retry(id, force => true) sends it all the same, perhaps twice.',
                       ERRCODE = 'object_not_in_prerequisite_state';
         END IF;
-        IF EXISTS (SELECT FROM outboxd.leader AS l WHERE l.uncertain_due = 'infinity') THEN
+        IF uncertain_due = 'infinity' THEN
             RAISE EXCEPTION 'nobody has said yet that messages are to be sent from this database'
                 USING HINT = 'Read what outboxd status says, then run outboxd adopt.',
                       ERRCODE = 'object_not_in_prerequisite_state';
@@ -76,7 +78,7 @@ BEGIN
             -- primary's clock may have been ahead.
             send_after = CASE
                 WHEN before.error_code = 'failover_uncertain'
-                    THEN greatest(now(), (SELECT l.uncertain_due + interval '1 microsecond' FROM outboxd.leader AS l))
+                    THEN greatest(now(), uncertain_due + interval '1 microsecond')
                 ELSE now()
             END,
             -- An expiry in the past would end it again at once.

@@ -28,6 +28,9 @@ use crate::store::{Statement, Store, StoreError, classify, column, connect, in_d
 /// Key of the advisory lock: `outboxd` in ASCII. One outbox a database, and advisory locks are per database.
 const LOCK_KEY: i64 = 0x006f_7574_626f_7864;
 
+/// The longest that a takeover may take after a failover of which nobody can tell what it lost.
+const TAKE_UNCERTAIN: Duration = Duration::from_secs(120);
+
 /// Written by takeover into rows whose fate nobody knows.
 const UNKNOWN_AFTER_CRASH: &str =
     "the daemon stopped while the request was under way; the gateway may or may not have accepted it";
@@ -275,8 +278,14 @@ impl Store {
         hold: Option<&str>,
         uncertain: bool,
     ) -> Result<Term, StoreError> {
-        let row = self
-            .query_one(
+        // After a failover it reads every row that waits, on a server that has nothing in memory yet.
+        let limit = if uncertain { self.timeout.max(TAKE_UNCERTAIN) } else { self.timeout };
+        let transaction = self.begin(LEADER_TAKE, limit).await?;
+        transaction
+            .execute(&format!("SET LOCAL statement_timeout = {}", (limit * 4 / 5).as_millis()))
+            .await?;
+        let rows = transaction
+            .query(
                 LEADER_TAKE,
                 &[
                     /* instance */ &instance,
@@ -287,6 +296,13 @@ impl Store {
                 ],
             )
             .await?;
+        let Some(row) = rows.into_iter().next() else {
+            return Err(StoreError::Answer {
+                statement: LEADER_TAKE.name,
+                reason: "no row where one was promised".to_owned(),
+            });
+        };
+        transaction.commit().await?;
         Ok(Term {
             epoch: column(LEADER_TAKE, &row, 0)?,
             held: column(LEADER_TAKE, &row, 1)?,

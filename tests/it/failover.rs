@@ -474,3 +474,33 @@ async fn after_two_uncertain_failovers_no_single_daemon_frees_what_was_set_aside
         assert_eq!(freed, leader == "second", "with {leader} leading");
     }
 }
+
+/// As where the first primary's clock was ahead: what it made uncertain reaches beyond the second failover.
+#[tokio::test]
+async fn a_second_uncertain_failover_does_not_free_what_the_first_set_aside() {
+    let site = Site::new("two_windows").await;
+    let database = outboxd::config::connection(&site.db.daemon_url().await).unwrap();
+    let store = outboxd::store::Store::open(&database).unwrap();
+    let here = store.standing().await.unwrap().present;
+    store.take_over("first", here, None, false).await.unwrap();
+    site.run(
+        "INSERT INTO sms.outbox (recipient, body, created_at, send_after) \
+         SELECT '0871234567', 'text ' || n, now() + interval '7 h', now() + interval '1 min' FROM generate_series(1, 10) AS n",
+    )
+    .await;
+    store.take_over("second", here, None, true).await.unwrap();
+    site.run(
+        "UPDATE sms.outbox SET held = true, error_code = 'failover_uncertain'; \
+         UPDATE outboxd.leader SET uncertain_since = now() + interval '2 min'",
+    )
+    .await;
+    for (leader, adopted) in [("third", false), ("fourth", true)] {
+        let term = store.take_over(leader, here, None, true).await.unwrap();
+        assert!(term.uncertain.is_some());
+        if adopted {
+            store.adopt(here).await.unwrap();
+        }
+        assert_eq!(store.release().await.unwrap(), 0, "with {leader} leading");
+        assert_eq!(set_aside(&site).await, 10);
+    }
+}
