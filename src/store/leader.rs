@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::future::join;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 use crate::clock::{self, Moment};
@@ -278,37 +279,39 @@ impl Store {
         hold: Option<&str>,
         uncertain: bool,
     ) -> Result<Term, StoreError> {
-        // After a failover it reads every row that waits, on a server that has nothing in memory yet.
-        let limit = if uncertain { self.timeout.max(TAKE_UNCERTAIN) } else { self.timeout };
-        let transaction = self.begin(LEADER_TAKE, limit).await?;
-        transaction
-            .execute(&format!("SET LOCAL statement_timeout = {}", (limit * 4 / 5).as_millis()))
-            .await?;
-        let rows = transaction
-            .query(
-                LEADER_TAKE,
-                &[
-                    /* instance */ &instance,
-                    /* system_identifier */ &cluster.system_identifier,
-                    /* timeline */ &cluster.timeline,
-                    /* hold */ &hold,
-                    /* uncertain */ &uncertain,
-                ],
-            )
-            .await?;
-        let Some(row) = rows.into_iter().next() else {
-            return Err(StoreError::Answer {
-                statement: LEADER_TAKE.name,
-                reason: "no row where one was promised".to_owned(),
-            });
+        let params: [&(dyn ToSql + Sync); 5] = [
+            /* instance */ &instance,
+            /* system_identifier */ &cluster.system_identifier,
+            /* timeline */ &cluster.timeline,
+            /* hold */ &hold,
+            /* uncertain */ &uncertain,
+        ];
+        let row = if uncertain {
+            self.take_uncertain(&params).await?
+        } else {
+            self.query_one(LEADER_TAKE, &params).await?
         };
-        transaction.commit().await?;
         Ok(Term {
             epoch: column(LEADER_TAKE, &row, 0)?,
             held: column(LEADER_TAKE, &row, 1)?,
             held_reason: column(LEADER_TAKE, &row, 2)?,
             uncertain: Uncertain::of(LEADER_TAKE, &row, 3)?,
         })
+    }
+
+    /// With patience: after a failover it reads every row that waits, on a server that has nothing in memory yet.
+    async fn take_uncertain(&self, params: &[&(dyn ToSql + Sync)]) -> Result<Row, StoreError> {
+        let limit = self.timeout.max(TAKE_UNCERTAIN);
+        let transaction = self.begin(LEADER_TAKE, limit).await?;
+        transaction
+            .execute(&format!("SET LOCAL statement_timeout = {}", (limit * 4 / 5).as_millis()))
+            .await?;
+        let row = transaction.query(LEADER_TAKE, params).await?.pop().ok_or_else(|| StoreError::Answer {
+            statement: LEADER_TAKE.name,
+            reason: "no row where one was promised".to_owned(),
+        })?;
+        transaction.commit().await?;
+        Ok(row)
     }
 
     /// Calls unknown what stands in a wave of an earlier epoch without a result, and clears those waves.
