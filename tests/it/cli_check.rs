@@ -186,7 +186,10 @@ async fn a_disabled_trigger_is_a_warning_unless_it_is_relied_upon() {
     let ended = check(&url, "", &format!("[queue]\nwake = \"poll\"\n{gateway}")).await.expect(0);
     assert_finding(&ended, "doorbell", "ok", "polled every 5s");
     for (broken, advice) in [
-        ("ALTER TABLE sms.outbox DISABLE TRIGGER zzz_outbox_sound", "ENABLE TRIGGER zzz_outbox_sound;"),
+        (
+            "ALTER TABLE sms.outbox DISABLE TRIGGER zzz_outbox_sound",
+            "ENABLE ALWAYS TRIGGER zzz_outbox_sound;",
+        ),
         ("DROP TRIGGER zzz_outbox_sound ON sms.outbox", "create zzz_outbox_sound as"),
         (
             "CREATE TRIGGER half BEFORE INSERT ON sms.outbox FOR EACH ROW EXECUTE FUNCTION outboxd.keep_sound()",

@@ -364,7 +364,11 @@ fn enable(triggers: &[&Trigger]) -> String {
         triggers.iter().partition(|trigger| trigger.exists);
     let mut advice: Vec<String> = disabled
         .iter()
-        .map(|trigger| format!("ALTER TABLE sms.outbox ENABLE TRIGGER {};", trigger.name))
+        .map(|Trigger { name, part, .. }| {
+            // As the schema has it: also for what comes by logical replication.
+            let always = if *part == TriggerPart::Sound { "ALWAYS " } else { "" };
+            format!("ALTER TABLE sms.outbox ENABLE {always}TRIGGER {name};")
+        })
         .collect();
     if !missing.is_empty() {
         advice.push(format!("create {} as `outboxd migrate --print` shows", names(&missing)));

@@ -109,7 +109,7 @@ fn while_it_is_cheap_every_wake_reads_from_the_start_once() {
 #[test]
 fn what_is_found_ahead_leaves_before_looks_behind_take_the_cores_but_never_keeps_them_off() {
     let mut plan = plan(1, 8, 2000);
-    // More than one page from the start: it is not read at once.
+    // Reading from the start is cheap, and not quick.
     let slow = Duration::from_millis(1);
     let answer = |plan: &mut Plan, read: &Read, found: Option<i64>, now| {
         let last = found.map(|id| place(id, id));
