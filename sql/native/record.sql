@@ -1,10 +1,10 @@
 -- outboxd: record
 -- Writes what became of a batch of messages, and deletes the waves of which every result is now known.
 -- Each array has one entry a message, in id order. Those of what may be NULL may be empty: it is NULL for all then.
--- $1 ids bigint[], $2 created_at that the row must have or NULL timestamptz[], $3 attempts that it shows at most
--- integer[], $4 attempts that it then has integer[], $5 row version that it must have or NULL xid[], $6 status text[],
--- $7 held or NULL boolean[], $8 gateway text[], $9 gateway_ref text[], $10 gateway_message_id text[],
--- $11 error_code text[], $12 error text[], $13 encoding text[], $14 segments smallint[]
+-- $1 ids bigint[], $2 created_at that the row must have or NULL timestamptz[], $3 attempts that it shows at most while it
+-- waits (-1: only a row with this reference is meant) integer[], $4 attempts that it then has integer[], $5 row version
+-- that it must have or NULL xid[], $6 status text[], $7 held or NULL boolean[], $8 gateway text[], $9 gateway_ref text[],
+-- $10 gateway_message_id text[], $11 error_code text[], $12 error text[], $13 encoding text[], $14 segments smallint[]
 -- $15 $16 finished waves: epochs bigint[], seqs bigint[]
 -- $17 timeline integer or NULL: of the server that this is meant for; any other refuses it (expect_timeline)
 -- Columns: id of each row that was written. One that is missing is read again and accounted for by the caller.

@@ -88,6 +88,7 @@ impl Lease {
 #[derive(Debug, Clone)]
 pub struct Leading {
     pub epoch: i64,
+    pub timeline: i32,
     pub held: Option<String>,
     pub uncertain: Option<Uncertain>,
 }
@@ -281,7 +282,8 @@ impl Candidate {
             warn!(unknown, "messages were under way when the last leader ended; their outcome is unknown");
         }
         let held = term.held.then(|| term.held_reason.unwrap_or_default());
-        Ok(Leading { epoch: term.epoch, held, uncertain: term.uncertain })
+        let timeline = standing.present.timeline;
+        Ok(Leading { epoch: term.epoch, timeline, held, uncertain: term.uncertain })
     }
 
     /// With two ways to the server (a pooler, and one past it) the lock may be held in another database than our

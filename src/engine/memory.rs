@@ -3,7 +3,8 @@
 //! anything is sent that it could be about (`failover`).
 //!
 //! Nothing may fall between two chairs: a message that has left is in [`OwnWaves`] until its result is in the database,
-//! and in [`Memory`] from then on.
+//! and in [`Memory`] from then on. One that the gateway has certainly not taken is in neither: whoever leads then may send
+//! it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -125,8 +126,8 @@ impl OwnWaves {
         lock(&self.0).entry(key).or_default().insert(message.id, message);
     }
 
-    /// Its result is in the database.
-    pub fn recorded(&self, key: WaveKey, id: MessageId) {
+    /// Its result is in the database, or it is certain that the gateway has not taken it.
+    pub fn is_over(&self, key: WaveKey, id: MessageId) {
         if let Some(wave) = lock(&self.0).get_mut(&key) {
             wave.remove(&id);
         }
@@ -236,7 +237,7 @@ mod tests {
         for id in [5, 4] {
             waves.may_leave(key, fact(id, 1, Status::Unknown));
         }
-        waves.recorded(key, MessageId(5));
+        waves.is_over(key, MessageId(5));
         assert_eq!(waves.under_way().iter().map(|fact| fact.id.0).collect::<Vec<_>>(), [4]);
         assert_eq!(waves.list(), [key]);
         waves.finish(key);

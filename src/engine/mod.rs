@@ -39,6 +39,8 @@ use crate::verdict::{Joint, Verdict};
 pub struct WaveName {
     pub key: WaveKey,
     pub nonce: Nonce,
+    /// Of the server that has it.
+    pub timeline: i32,
 }
 
 /// What `dispatch` is told.

@@ -16,6 +16,8 @@ use crate::store::{Store, StoreError, column};
 pub struct Record {
     pub id: MessageId,
     pub fits: Fits,
+    /// Of the server that knew of the attempt, or whose row was judged.
+    pub timeline: i32,
     pub status: Status,
     /// Waits for a person.
     pub held: bool,
@@ -37,14 +39,27 @@ pub enum Fits {
     Unchanged { attempts: AttemptNo, version: RowVersion },
 }
 
-impl Fits {
-    const fn expected(self) -> AttemptNo {
-        match self {
+/// Attempts of no row: who waits for this record can only be known by its reference.
+const OF_NO_ROW: AttemptNo = -1;
+
+impl Record {
+    /// How many attempts a row shows at most that still waits for this record, where `here` is the present timeline.
+    ///
+    /// After a failover, a row that has not heard of an attempt may be under way under another leader, in an attempt of
+    /// the same number. That nothing came of the first one would be taken for the end of the second, and the row sent again.
+    /// It needs no such word: it waits anyhow. Nor is it what was judged before, although it may look the same.
+    fn expected(&self, here: Option<i32>) -> AttemptNo {
+        let failed_over = here.is_some_and(|here| here != self.timeline);
+        match self.fits {
+            Fits::Attempt { .. } if failed_over && self.status == Status::Queued => OF_NO_ROW,
+            Fits::Unchanged { .. } if failed_over => OF_NO_ROW,
             Fits::Attempt { number, .. } => number - 1,
             Fits::Unchanged { attempts, .. } => attempts,
         }
     }
+}
 
+impl Fits {
     pub const fn attempts_after(self) -> AttemptNo {
         match self {
             Fits::Attempt { number, .. } => number,
@@ -73,6 +88,8 @@ pub struct Misfit {
     pub record: Record,
     /// `None`: the row is gone.
     pub found: Option<Found>,
+    /// Attempts that a waiting row was to show at most.
+    expected: AttemptNo,
 }
 
 #[derive(Debug)]
@@ -110,8 +127,9 @@ impl Misfit {
             .status
             .is_some_and(|now| now.may_become(next) || (now == Status::Queued && next == Status::Queued));
         may_become
+            && found.attempts <= self.expected
             && match self.record.fits {
-                Fits::Attempt { number, row_made } => found.row_made == row_made && found.attempts < number,
+                Fits::Attempt { row_made, .. } => found.row_made == row_made,
                 Fits::Unchanged { attempts, version } => {
                     found.version == version && found.attempts == attempts
                 }
@@ -136,7 +154,8 @@ impl Store {
         batch: Vec<Record>,
         finished: &[WaveKey],
     ) -> Result<Recorded, (StoreError, Vec<Record>)> {
-        let columns = Columns::of(&batch, finished, self.expected.get());
+        let here = self.expected.get();
+        let columns = Columns::of(&batch, finished, here);
         let written = match self.query(RECORD, &columns.params()).await {
             Ok(rows) => rows,
             Err(error) => return Err((error, batch)),
@@ -148,14 +167,15 @@ impl Store {
             Err(error) => return Err((error, batch)),
         };
         match self.states_of_others(&batch, &written).await {
-            Ok(found) => Ok(Recorded { locked: Vec::new(), misfits: misfits(batch, &written, found) }),
+            Ok(found) => Ok(Recorded { locked: Vec::new(), misfits: misfits(batch, &written, found, here) }),
             Err(error) => Err((error, batch)),
         }
     }
 
     /// The same, leaving out the rows that somebody else has locked.
     pub async fn record_unlocked(&self, batch: Vec<Record>) -> Result<Recorded, (StoreError, Vec<Record>)> {
-        let (free, written) = match self.write_free_rows(&batch).await {
+        let here = self.expected.get();
+        let (free, written) = match self.write_free_rows(&batch, here).await {
             Ok(done) => done,
             Err(error) => return Err((error, batch)),
         };
@@ -167,10 +187,14 @@ impl Store {
         let (locked, rest) = batch
             .into_iter()
             .partition(|record| !free.contains(&record.id.0) && found.contains_key(&record.id.0));
-        Ok(Recorded { locked, misfits: misfits(rest, &written, found) })
+        Ok(Recorded { locked, misfits: misfits(rest, &written, found, here) })
     }
 
-    async fn write_free_rows(&self, batch: &[Record]) -> Result<(HashSet<i64>, HashSet<i64>), StoreError> {
+    async fn write_free_rows(
+        &self,
+        batch: &[Record],
+        here: Option<i32>,
+    ) -> Result<(HashSet<i64>, HashSet<i64>), StoreError> {
         let ids: Vec<i64> = batch.iter().map(|r| r.id.0).collect();
         let transaction = self.begin(RECORD, self.timeout).await?;
         let ids_of = |rows: Vec<Row>| -> Result<HashSet<i64>, StoreError> {
@@ -178,7 +202,7 @@ impl Store {
         };
         let free = ids_of(transaction.query(LOCK_FREE, &[/* ids */ &ids]).await?)?;
         let chosen: Vec<Record> = batch.iter().filter(|r| free.contains(&r.id.0)).cloned().collect();
-        let columns = Columns::of(&chosen, &[], self.expected.get());
+        let columns = Columns::of(&chosen, &[], here);
         let written = ids_of(transaction.query(RECORD, &columns.params()).await?)?;
         transaction.commit().await?;
         Ok((free, written))
@@ -234,9 +258,16 @@ impl Store {
     }
 }
 
-fn misfits(batch: Vec<Record>, written: &HashSet<i64>, mut found: HashMap<i64, Found>) -> Vec<Misfit> {
+fn misfits(
+    batch: Vec<Record>,
+    written: &HashSet<i64>,
+    mut found: HashMap<i64, Found>,
+    here: Option<i32>,
+) -> Vec<Misfit> {
     let others = batch.into_iter().filter(|record| !written.contains(&record.id.0));
-    others.map(|record| Misfit { found: found.remove(&record.id.0), record }).collect()
+    others
+        .map(|record| Misfit { found: found.remove(&record.id.0), expected: record.expected(here), record })
+        .collect()
 }
 
 /// What most batches have none of need not travel: an empty array stands for as many NULLs as it takes.
@@ -266,11 +297,11 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(batch: &'a [Record], finished: &[WaveKey], timeline: Option<i32>) -> Columns<'a> {
+    fn of(batch: &'a [Record], finished: &[WaveKey], here: Option<i32>) -> Columns<'a> {
         Columns {
             ids: batch.iter().map(|r| r.id.0).collect(),
             rows_made: batch.iter().map(|r| r.fits.row_made()).collect(),
-            expected: batch.iter().map(|r| r.fits.expected()).collect(),
+            expected: batch.iter().map(|r| r.expected(here)).collect(),
             attempts: batch.iter().map(|r| r.fits.attempts_after()).collect(),
             versions: unless_all_null(batch.iter().map(|r| r.fits.version())),
             statuses: batch.iter().map(|r| r.status.as_str()).collect(),
@@ -284,7 +315,7 @@ impl<'a> Columns<'a> {
             segments: batch.iter().map(|r| r.segments).collect(),
             epochs: finished.iter().map(|w| w.epoch).collect(),
             seqs: finished.iter().map(|w| w.seq).collect(),
-            timeline,
+            timeline: here,
         }
     }
 

@@ -10,6 +10,7 @@ use crate::support::daemon::Daemon;
 use crate::support::eventually;
 use crate::support::pair::{Pair, Replication};
 use crate::support::site::{LIMIT, Lines, Site};
+use crate::support::wire::{Calls, Door, Fault, Planned, Upstream, Wire};
 
 /// What may stand in waves of a gateway that answers at once.
 const MOST_UNKNOWN: i64 = 8 * 8;
@@ -134,6 +135,102 @@ async fn a_standby_that_takes_the_lead_first_does_not_send_again_what_the_former
     site.until_all_sent(&committed).await;
     assert_eq!(site.alarms().await, []);
     former.wait_log(LIMIT, "written again from memory").await;
+}
+
+/// A leader whose way to the database is a wire, and a standby. Twenty messages are queued, and the replica has them; what
+/// the leader writes of them is lost.
+struct Unshipped {
+    pair: Pair,
+    site: Site,
+    committed: Committed,
+    wire: Wire,
+    leader: Daemon,
+    standby: Daemon,
+    /// The leader's reading, which waits.
+    reading: Planned,
+}
+
+impl Unshipped {
+    async fn start(hint: &str, lines: Lines<'_>) -> Unshipped {
+        let pair = Pair::start(Replication::Asynchronous).await;
+        let mut site = pair.site(hint, false).await;
+        let mut committed = Committed::default();
+        let wire = Wire::start(Upstream::Tcp(pair.primary.address().parse().unwrap()));
+        let both = site.daemon_url.clone();
+        let role = both.parse::<tokio_postgres::Config>().unwrap().get_user().unwrap().to_owned();
+        site.daemon_url = wire.url(&role, site.db.name());
+        let leader = site.daemon(lines).await;
+        site.daemon_url = both;
+        let standby = Daemon::start(&site.config(lines)).await;
+        standby.wait_log(LIMIT, "standby").await;
+        site.freeze().await;
+        let reading = wire.plan(Calls::running("discover").always(), Fault::StopBefore);
+        queue(&site, &mut committed, 0..20).await;
+        reading.reached(LIMIT).await;
+        pair.catch_up().await;
+        pair.stop_shipping().await;
+        wire.lift();
+        Unshipped { pair, site, committed, wire, leader, standby, reading }
+    }
+
+    /// The leader reads on until this is so.
+    async fn until(&self, what: &str, so: impl AsyncFn() -> bool) {
+        eventually(LIMIT, what, async || {
+            self.reading.go_on();
+            if so().await { Ok(()) } else { Err("not yet") }
+        })
+        .await;
+    }
+
+    /// The standby leads then: it has the lock before the other comes home.
+    async fn fail_over(&mut self) {
+        self.wire.door(Door::Reset);
+        self.wire.lead_to(Upstream::Tcp(self.pair.replica.address().parse().unwrap()));
+        self.pair.fail_over(&mut self.site).await;
+        self.standby.wait_log(LIMIT, "waiting for the daemons").await;
+        self.wire.door(Door::Open);
+        self.standby.wait_log(LIMIT, "leading").await;
+    }
+}
+
+/// Its wave was lost, and its successor has the same rows in a wave of its own: that nothing came of the lost one must not
+/// be taken for the end of the other.
+#[tokio::test]
+async fn what_a_former_leader_gives_back_late_is_not_taken_from_its_successor() {
+    let mut trial = Unshipped::start("given_back", PATIENT).await;
+    let wave = trial.wire.plan(Calls::running("wave"), Fault::StopAfter);
+    trial.until("a wave is committed, and nobody knows", async || wave.times() > 0).await;
+    trial.fail_over().await;
+    trial.site.sim_reaches("frozen=8").await;
+    let given_back = trial.wire.plan(Calls::running("record"), Fault::StopAfter);
+    wave.go_on();
+    given_back.reached(LIMIT).await;
+    given_back.go_on();
+    trial.site.thaw().await;
+    trial.site.until_all_sent(&trial.committed).await;
+    assert_eq!(trial.site.alarms().await, []);
+}
+
+/// The site says that nobody is to be waited for. What the former leader had under way is sent twice then, and nothing else.
+#[tokio::test]
+async fn what_a_former_leader_had_not_begun_is_sent_once_by_who_goes_on_without_it() {
+    let queue = "lease = \"1s\"\nafter_failover = \"send\"";
+    let mut trial = Unshipped::start("not_begun", Lines { queue, ..QUICK }).await;
+    let waiting = "SELECT cardinality(ids) > 8 FROM outboxd.wave ORDER BY seq LIMIT 1";
+    trial.until("some of a wave has begun", async || trial.site.sim_count("frozen").await == 8).await;
+    trial.site.until_true("some has not", waiting).await;
+    trial.leader.pause();
+    trial.fail_over().await;
+    trial.site.sim_reaches("frozen=16").await;
+    let spoken = trial.wire.plan(Calls::running("vouch"), Fault::StopAfter);
+    trial.leader.resume();
+    spoken.reached(LIMIT).await;
+    spoken.go_on();
+    let unknown = "SELECT count(*) = 8 FROM sms.outbox WHERE status = 'unknown'";
+    trial.site.until_true("only what has left is unknown", unknown).await;
+    trial.site.thaw().await;
+    trial.site.until_counts("all are sent", |counts| counts.of("accepted") == 20).await;
+    assert_eq!(trial.site.sim_count("accepted").await, 28);
 }
 
 #[tokio::test]

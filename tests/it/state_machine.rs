@@ -7,7 +7,7 @@ use outboxd::config;
 use outboxd::message::{CreatedAt, MessageId, Nonce, NotifyRef, Status};
 use outboxd::store::Store;
 use outboxd::store::receipts::ReceiptFact;
-use outboxd::store::record::{Fits, Record};
+use outboxd::store::record::{Fits, Misfit, Record, Recorded};
 
 use crate::support::postgres::TestDb;
 use crate::support::repository;
@@ -150,13 +150,15 @@ fn reference(id: i64, leader: u64) -> NotifyRef {
     NotifyRef { id: MessageId(id), nonce: Nonce::from_bits(leader), attempt: 1 }
 }
 
-#[tokio::test]
-async fn a_result_takes_a_row_along_a_drawn_arrow_if_it_is_about_its_attempt_and_leaves_it_alone_if_not() {
-    let results = [Status::Queued, Status::Accepted, Status::Unknown, Status::Failed, Status::Expired];
-    let table = Table::create("results", &results).await;
+const RESULTS: [Status; 5] =
+    [Status::Queued, Status::Accepted, Status::Unknown, Status::Failed, Status::Expired];
+
+/// Writes the result of the first attempt into every row, where attempts were begun on this timeline.
+async fn record(table: &Table, timeline: i32) -> Recorded {
     let records = table.cases.iter().map(|(id, (_, _, to))| Record {
         id: MessageId(*id),
         fits: Fits::Attempt { number: 1, row_made: table.made },
+        timeline,
         status: *to,
         held: false,
         gateway: Some("main".into()),
@@ -167,17 +169,74 @@ async fn a_result_takes_a_row_along_a_drawn_arrow_if_it_is_about_its_attempt_and
         encoding: None,
         segments: None,
     });
-    table.store.record(records.collect(), &[]).await.unwrap();
+    table.store.record(records.collect(), &[]).await.unwrap()
+}
+
+/// Whether the row is one that this result is about.
+fn is_about(from: Status, relation: Relation) -> bool {
+    match relation {
+        Relation::Waited => matches!(from, Status::Queued | Status::Cancelled),
+        Relation::Carried => from == Status::Unknown,
+        Relation::Foreign | Relation::Earlier => false,
+    }
+}
+
+#[tokio::test]
+async fn a_result_takes_a_row_along_a_drawn_arrow_if_it_is_about_its_attempt_and_leaves_it_alone_if_not() {
+    let table = Table::create("results", &RESULTS).await;
+    record(&table, 1).await;
+    table.assert_became(|from, relation, to| is_about(from, relation) && from.may_become(to)).await;
+}
+
+/// A row that has not heard of the attempt may be under way elsewhere.
+#[tokio::test]
+async fn after_a_failover_that_an_attempt_came_to_nothing_is_said_only_to_a_row_that_names_it() {
+    let table = Table::create("failed_over", &RESULTS).await;
+    table.store.expect(1);
+    let recorded = record(&table, 2).await;
+    let mut waiting = recorded.misfits.iter().filter(|misfit| {
+        table.cases[&misfit.record.id.0] == (Status::Queued, Relation::Waited, Status::Queued)
+    });
+    assert!(waiting.next().is_some_and(|misfit| !misfit.is_suppressed()));
     table
         .assert_became(|from, relation, to| {
-            let waits = match relation {
-                Relation::Waited => matches!(from, Status::Queued | Status::Cancelled),
-                Relation::Carried => from == Status::Unknown,
-                Relation::Foreign | Relation::Earlier => false,
-            };
-            waits && from.may_become(to)
+            let said = to != Status::Queued || relation == Relation::Carried;
+            said && is_about(from, relation) && from.may_become(to)
         })
         .await;
+    let unheard = "SELECT count(*) FROM sms.outbox WHERE status = 'queued' AND attempts = 0";
+    let rows: i64 = table.db.client().await.query_one(unheard, &[]).await.unwrap().get(0);
+    assert_eq!(rows, 1);
+}
+
+#[tokio::test]
+async fn after_a_failover_a_row_is_judged_anew() {
+    for (timeline, written) in [(1, true), (2, false)] {
+        let table = Table::create("judged", &[Status::Expired]).await;
+        table.store.expect(1);
+        let client = table.db.client().await;
+        let row = client
+            .query_one("SELECT id, xmin FROM sms.outbox WHERE status = 'queued' AND attempts = 0", &[])
+            .await
+            .unwrap();
+        let judgement = Record {
+            id: MessageId(row.get(0)),
+            fits: Fits::Unchanged { attempts: 0, version: row.get(1) },
+            timeline,
+            status: Status::Expired,
+            held: false,
+            gateway: None,
+            gateway_ref: None,
+            gateway_message_id: None,
+            error_code: None,
+            error: None,
+            encoding: None,
+            segments: None,
+        };
+        let recorded = table.store.record(vec![judgement], &[]).await.unwrap();
+        assert_eq!(recorded.misfits.is_empty(), written);
+        assert!(!recorded.misfits.iter().any(Misfit::is_suppressed));
+    }
 }
 
 #[tokio::test]

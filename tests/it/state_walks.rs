@@ -150,6 +150,7 @@ fn record(id: i64, row_made: CreatedAt, reference: NotifyRef, status: Status) ->
     Record {
         id: MessageId(id),
         fits: Fits::Attempt { number: reference.attempt, row_made },
+        timeline: 1,
         status,
         held: false,
         gateway: Some(GATEWAY.into()),

@@ -115,11 +115,16 @@ impl Dispatch {
     pub(super) fn record_flight(&mut self, id: MessageId, outcome: &Outcome) {
         let Some(flight) = self.flights.get_mut(&id) else { return };
         flight.answered = true;
+        if outcome.status == Status::Queued {
+            // After a failover there is nothing to say of it, and its row may be under way elsewhere.
+            self.life.own_waves.is_over(flight.wave, id);
+        }
         let gateway = self.plan.gateway_of(id).map(|index| Arc::clone(&self.gateways[index].name));
         let Some(flight) = self.flights.get(&id) else { return };
         let record = Record {
             id,
             fits: flight.fits,
+            timeline: flight.timeline,
             status: outcome.status,
             held: false,
             gateway,
@@ -145,7 +150,7 @@ impl Dispatch {
                 self.plan.recorded(id, queued_again);
             }
             if let Some(flight) = flight {
-                self.life.own_waves.recorded(flight.wave, id);
+                self.life.own_waves.is_over(flight.wave, id);
                 self.wave_member_done(flight.wave);
             }
         }

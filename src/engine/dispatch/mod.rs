@@ -111,6 +111,8 @@ pub struct Dispatch {
 #[derive(Debug)]
 struct Term {
     epoch: i64,
+    /// Of the server that it began on.
+    timeline: i32,
     next_seq: i64,
     /// Why nothing may be sent.
     held: Option<String>,
@@ -123,6 +125,7 @@ struct Term {
 struct Flight {
     wave: WaveKey,
     fits: Fits,
+    timeline: i32,
     position: Position,
     gateway_ref: String,
     encoding: Encoding,
@@ -302,6 +305,7 @@ impl Dispatch {
         }
         self.term = Some(Term {
             epoch: leading.epoch,
+            timeline: leading.timeline,
             next_seq: 1,
             held: leading.held,
             uncertain: leading.uncertain,
@@ -489,10 +493,13 @@ impl Dispatch {
         code: &'static str,
         reason: &str,
     ) {
+        let Some(term) = &self.term else { return };
+        let timeline = term.timeline;
         self.plan.set_aside(ready.id, ready.position.1, ready.version);
         let record = Record {
             id: ready.id,
             fits: Fits::Unchanged { attempts: ready.attempts, version: ready.version },
+            timeline,
             status,
             held,
             gateway: None,

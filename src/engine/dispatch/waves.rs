@@ -75,7 +75,7 @@ impl Dispatch {
             })
             .collect();
         entries.sort_by_key(|entry| entry.id);
-        let wave = WaveName { key, nonce: Nonce::from_bits(random_bits()) };
+        let wave = WaveName { key, nonce: Nonce::from_bits(random_bits()), timeline: term.timeline };
         let intent = WaveIntent { key, gateway: run.name.clone(), nonce: wave.nonce, entries };
         let store = self.store.clone();
         self.ask(async move {
@@ -186,6 +186,7 @@ impl Dispatch {
         let flight = Flight {
             wave: wave.key,
             fits: Fits::Attempt { number: attempt, row_made },
+            timeline: wave.timeline,
             position: ready.position,
             gateway_ref: gateway_ref.clone(),
             encoding: ready.draft.encoding,
