@@ -101,6 +101,7 @@ pub(crate) enum What {
     Restored,
     FailoverSync,
     FailoverAsync,
+    FailoverPaused,
     FailoverAllLost,
 }
 
@@ -132,7 +133,7 @@ const ONCE: (u64, u64) = (1, 1);
 const AT_ONCE: (u64, u64) = (0, 0);
 
 #[rustfmt::skip]
-pub(crate) const KINDS: [Kind; 48] = [
+pub(crate) const KINDS: [Kind; 49] = [
     kind(What::Kill, Family::Processes, ("kill", "SIGKILL of one daemon, which is started again later"), (0, 2000), ONCE),
     kind(What::KillAll, Family::Processes, ("kill-all", "SIGKILL of every daemon at the same moment"), (0, 1500), ONCE),
     kind(What::Pause, Family::Processes, ("pause", "SIGSTOP for less than the lease, SIGCONT"), (100, 700), ONCE),
@@ -180,7 +181,8 @@ pub(crate) const KINDS: [Kind; 48] = [
     kind(What::Restored, Family::Copies, ("restored", "a base backup restored to a timeline of its own an hour later, with a daemon of its own"), (1500, 3500), ONCE),
     kind(What::FailoverSync, Family::Failovers, ("failover-sync", "the primary dies, its synchronous replica is promoted after so long"), (0, 2000), ONCE),
     kind(What::FailoverAsync, Family::Failovers, ("failover-async", "the primary dies with commits of so long that its replica never had; the replica is promoted, the daemons live"), (200, 2000), ONCE),
-    kind(What::FailoverAllLost, Family::Failovers, ("failover-all-lost", "the same, and every daemon is killed with the primary"), (200, 2000), ONCE),
+    kind(What::FailoverPaused, Family::Failovers, ("failover-paused", "the same, and the leader stands still from before the primary's death until after the promotion"), (200, 2000), ONCE),
+    kind(What::FailoverAllLost, Family::Failovers, ("failover-all-lost", "as failover-async, and every daemon is killed with the primary"), (200, 2000), ONCE),
 ];
 
 impl What {

@@ -10,10 +10,13 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::faults::last;
 use crate::faults::postgres::first_message;
-use crate::schedule::{Event, What};
+use crate::schedule::{Event, What, Whom};
 use crate::support::cluster::{Cluster, Stop};
 use crate::world::World;
 
+/// How long after a promotion a leader stands still at most that was paused before it: it is waited for twice a lease, and
+/// the shortest is a second.
+const PAUSE_MS: u64 = 1500;
 /// How long other faults may keep us from cutting the replica off.
 const CUT_LIMIT: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -35,6 +38,12 @@ pub(super) async fn strike(world: &World, event: &Event) {
             slot.borrow_mut().kill();
         }
     }
+    let mut paused = None;
+    if event.what == What::FailoverPaused {
+        let number = world.target(Whom::Leader).await;
+        world.slots[number].borrow_mut().pause();
+        paused = Some(number);
+    }
     let death = Instant::now();
     if !cluster.has_ended() {
         cluster.stop(Stop::Immediate).await;
@@ -51,6 +60,10 @@ pub(super) async fn strike(world: &World, event: &Event) {
         for slot in &world.slots {
             slot.borrow_mut().start();
         }
+    }
+    if let Some(number) = paused {
+        tokio::time::sleep(Duration::from_millis(event.dice % PAUSE_MS)).await;
+        world.slots[number].borrow_mut().resume();
     }
     let first = first_message(world).await;
     world.notes.failovers.borrow_mut().push((death, first));
