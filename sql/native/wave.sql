@@ -26,8 +26,8 @@ WITH fence AS MATERIALIZED (
     WHERE x.msisdn = ANY ($8::text[])
         AND x.ended_at IS NULL
 ), noted AS MATERIALIZED (
-    -- Attempts that were made while their rows were out of sight, see settle_noted.
-    SELECT a.message_id, a.row_made, a.attempt
+    -- Attempts whose results found no row, or a row that did not wait for them, see settle_noted.
+    SELECT a.message_id, a.row_made, a.attempt, a.verdict, a.at
     FROM outboxd.attempt AS a
     WHERE a.message_id = ANY ($5::bigint[])
         AND a.verdict IN ('accepted', 'unknown')
@@ -66,7 +66,11 @@ WITH fence AS MATERIALIZED (
             SELECT FROM noted AS a
             WHERE a.message_id = o.id
                 AND a.row_made = o.created_at
-                AND a.attempt >= w.attempt
+                -- As in settle_noted. Whoever asks for another attempt makes the row due then, and the note is older.
+                AND (
+                    a.attempt > o.attempts
+                    OR (a.at > o.send_after AND (a.verdict = 'accepted' OR a.attempt = o.attempts))
+                )
         )
 ), wave AS (
     INSERT INTO outboxd.wave (epoch, seq, gateway, nonce, ids, attempts, rows_made)

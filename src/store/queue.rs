@@ -164,7 +164,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives rows that a wave left out the results that were noted while they were out of sight. Returns those that had
+    /// Gives rows that a wave left out the results that were noted because no row waited for them. Returns those that had
     /// one.
     pub async fn settle_noted(&self, ids: &[MessageId]) -> Result<Vec<MessageId>, StoreError> {
         let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();

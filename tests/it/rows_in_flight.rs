@@ -399,3 +399,25 @@ async fn a_truncate_that_restarts_the_ids_in_a_drain_loses_none_of_the_rows_that
     let in_table = site.number("SELECT count(*) FROM outboxd.attempt WHERE verdict = 'accepted'").await;
     assert_eq!(u64::try_from(in_table), Ok(noted), "all of it is noted");
 }
+
+/// Whoever counted the attempt: the daemon never knows what a result finds.
+#[tokio::test]
+async fn a_result_that_its_row_no_longer_waits_for_keeps_it_from_being_sent_again() {
+    for (thaw, becomes, sent) in [("thaw", "accepted", 8), ("thaw?discard=1", "unknown", 0)] {
+        let site = Site::new("counted").await;
+        let mut committed = Committed::default();
+        let _daemon = site.daemon(EIGHT_AT_ONCE).await;
+        site.freeze().await;
+        site.queue_texts(&mut committed, "counted", 8).await;
+        site.sim_reaches("frozen=8").await;
+        site.run("UPDATE sms.outbox SET attempts = attempts + 1").await;
+        site.sim.control("POST", thaw, None).await;
+        site.until_counts("each has its result", |counts| counts.of(becomes) == 8).await;
+        assert_eq!(site.sim_count("accepted").await, sent);
+        site.assert_books(&committed).await;
+        if becomes == "unknown" {
+            site.run("SELECT sms.retry(id, force => true) FROM sms.outbox").await;
+            site.until_all_sent(&committed).await;
+        }
+    }
+}

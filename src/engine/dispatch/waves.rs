@@ -156,8 +156,8 @@ impl Dispatch {
         );
     }
 
-    /// What a wave left out has changed, or had been sent while it was out of sight. If this fails, the next wave leaves
-    /// it out again.
+    /// What a wave left out has changed, or had been sent and a result of it found no row that waited for it. If this
+    /// fails, the next wave leaves it out again.
     fn settle_noted(&mut self, left_out: Vec<MessageId>) {
         if left_out.is_empty() {
             return;
@@ -169,7 +169,7 @@ impl Dispatch {
                 Ok(settled) => {
                     warn!(
                         messages = settled.len(),
-                        "were sent while their rows were out of sight; that is in the rows now"
+                        "had been sent, although their rows did not say so; now they do"
                     );
                 }
                 Err(error) => debug!(%error, "could not write yet what is known of rows that came back"),
