@@ -14,7 +14,7 @@ pub(super) fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let config = config::load(path)?;
     telemetry::init(&config.log)?;
     // One thread does it all: a message passes through a dozen tasks, and handing them from one processor to another cost
-    // a third of what a message costs. PostgreSQL has the others.
+    // between a quarter and a third of what a message costs. PostgreSQL has the others.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

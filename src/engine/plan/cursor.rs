@@ -3,10 +3,10 @@
 //! Rows appear behind the watermark: transactions that commit late, retries, schedules, edits, replicated rows. Reading
 //! from the start finds them all, and is done at every look while one quick page does it, or after what is ahead while
 //! one cheap page does. When it does not (a forgotten transaction pins a million dead index entries, a stopped gateway
-//! leaves a million rows), windows of growing length behind the present are read, page by page, each resting after a page
-//! for twenty times of what it cost; the longest one reaches back to the start. The short ones find a late commit within milliseconds, the long one finds everything,
-//! and none takes more than a twentieth of the time. All that reach back beyond an old queue walk through the same rows:
-//! of those only the longest is read.
+//! leaves a million rows), windows of growing length behind the present are read, page by page, each resting after a
+//! page for twenty times of what it cost; the longest one reaches back to the start. The short ones find a late commit
+//! within milliseconds, the long one finds everything, and none takes more than a twentieth of the time. All that reach
+//! back beyond an old queue walk through the same rows: of those only the longest is read.
 //!
 //! A lane has two reads under way at most: a near one, short by experience, and a far one for what may take long, so
 //! that new rows wait for neither a costly window nor a million rows that are read again.
